@@ -1,0 +1,1 @@
+"""What the head knows about DeepRM: its compact observation, and the textbook heuristics."""

@@ -1,0 +1,255 @@
+"""RLlib's single-agent env runner on remote simulators."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import ray
+from gymnasium.wrappers.vector import DictInfoToList
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
+
+from agent.remote_vector_env import RemoteVectorEnv
+from farsim import addresses as address_lists
+from farsim.channel import ConnectionOptions
+from farsim.errors import InvalidOption, SimulatorFault, UnknownOption
+from farsim.options import nearest
+
+#: Metrics, summed over the run: rows that were no transition, and episodes that they ended.
+FAULTS = "faults"
+EPISODES_CUT_BY_FAULT = "episodes_cut_by_fault"
+
+#: An environment that fails so often without one good step in between is broken, not unlucky.
+MAX_FAULTS_IN_A_ROW = 10
+
+
+@dataclass(frozen=True)
+class RemoteEnvConfig:
+    """RLlib's ``env_config`` for ``RemoteEnvRunner``; a plain dict with these keys.
+
+    Attributes:
+        addresses: ``host:port``, ``host:first-last``, or a list of them. Runner i of n takes
+            addresses i, i + n, ...; runners share where there are fewer.
+        simulator: a name on offer there; may be empty if there is just one.
+        options: values of the simulator's parameters.
+        evaluation_addresses: for evaluation runners; empty: they use ``addresses``.
+        fallback_addresses: servers that are used only when others are gone.
+        connection: fields of ``ConnectionOptions``.
+        action_mask_in_observation: as at ``RemoteVectorEnv``.
+        render_mode: "rgb_array" if callbacks render.
+    """
+
+    addresses: str | Sequence[str]
+    simulator: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    evaluation_addresses: str | Sequence[str] = ()
+    fallback_addresses: str | Sequence[str] = ()
+    connection: Mapping[str, Any] = field(default_factory=dict)
+    action_mask_in_observation: bool = False
+    render_mode: str | None = None
+
+    @classmethod
+    def of(cls, env_config: Mapping[str, Any]) -> RemoteEnvConfig:
+        """Reads a plain dict.
+
+        Raises:
+            UnknownOption: a key that is none of the above; says which is nearest.
+            InvalidOption: no addresses.
+        """
+        known = [key.name for key in fields(cls)]
+        for name in env_config:
+            if name not in known:
+                raise UnknownOption(
+                    f"env_config has no key '{name}'{nearest(str(name), known)}", name
+                )
+        if not env_config.get("addresses"):
+            raise InvalidOption(
+                "env_config needs 'addresses': where the simulators are", "addresses"
+            )
+        return cls(**env_config)
+
+    def places(
+        self, worker_index: int, num_workers: int, in_evaluation: bool
+    ) -> tuple[list[str], list[str]]:
+        """The addresses of one env runner, and those that it may turn to.
+
+        Args:
+            worker_index: from 1; 0 is the runner within the algorithm's own process.
+            num_workers: how many runners there are besides that one.
+            in_evaluation: whether they evaluate.
+        """
+        pool = address_lists.expand(self.addresses)
+        spare = list(pool)
+        if in_evaluation and self.evaluation_addresses:
+            pool = address_lists.expand(self.evaluation_addresses)
+        if self.fallback_addresses:
+            spare += address_lists.expand(self.fallback_addresses)
+        if not num_workers:
+            return pool, spare
+        index = max(worker_index - 1, 0)
+        own = pool[index::num_workers] or [pool[index % len(pool)]]
+        return own, [*pool, *spare]
+
+
+class RemoteEnvRunner(SingleAgentEnvRunner):
+    """Samples from simulators on other machines, for every RLlib algorithm with single agents.
+
+    Set it with ``config.env_runners(env_runner_cls=RemoteEnvRunner)``; ``env_config`` is a
+    ``RemoteEnvConfig`` as a dict, and ``config.env`` any name.
+
+    A row that is a fault never becomes a transition: the episode ends as truncated with its last
+    real step and is returned with the sample, unless it has no step there, and the environment
+    begins another one. Such episodes count in the metrics ``episodes_cut_by_fault`` and
+    ``faults`` but not in those of complete episodes, whose returns they would distort, and
+    ``on_episode_end`` is not called for them; their ``custom_data["fault"]`` says what happened.
+
+    Servers that die are waited for or replaced, by ``RemoteVectorEnv``; only when none comes back
+    within ``recovery_seconds`` does ``sample`` raise ``ServerUnavailable``. RLlib's own
+    ``restart_failed_sub_environments`` is of no effect.
+
+    Seeds differ for each runner and environment, and depend on ``config.seed``, on the steps
+    sampled before (a run that is resumed does not repeat its first episodes) and, in evaluation
+    runners, on nothing else: they evaluate on the same episodes each time.
+    """
+
+    @override(SingleAgentEnvRunner)
+    def make_env(self) -> None:
+        if self.env is not None:
+            self.env.close()
+        config = RemoteEnvConfig.of(self.config.env_config or {})
+        own, spare = config.places(
+            self.worker_index or 0, self.num_workers or 0, self.config.in_evaluation
+        )
+        self.env = DictInfoToList(
+            RemoteVectorEnv(
+                own,
+                config.simulator,
+                num_envs=self.config.num_envs_per_env_runner,
+                options=config.options,
+                render_mode=config.render_mode,
+                connection=ConnectionOptions.of(config.connection),
+                fallback_addresses=spare,
+                action_mask_in_observation=config.action_mask_in_observation,
+            )
+        )
+        self.num_envs = self.env.num_envs
+        self._needs_initial_reset = True
+        self._resets = 0
+        self._cut_episodes: list[SingleAgentEpisode] = []
+        self._faults_in_a_row = np.zeros(self.num_envs, np.int64)
+        make_callback(
+            "on_environment_created",
+            callbacks_objects=self._callbacks,
+            callbacks_functions=self.config.callbacks_on_environment_created,
+            kwargs={
+                "env_runner": self,
+                "metrics_logger": self.metrics,
+                "env": self.env.unwrapped,
+                "env_context": EnvContext(
+                    self.config.env_config,
+                    worker_index=self.worker_index or 0,
+                    num_workers=self.num_workers,
+                ),
+            },
+        )
+
+    @override(SingleAgentEnvRunner)
+    def _sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
+        self._cut_episodes = []
+        for name in (FAULTS, EPISODES_CUT_BY_FAULT):
+            self.metrics.log_value(name, 0, reduce="lifetime_sum")  # Shown before the first one.
+        try:
+            samples = super()._sample(**kwargs)
+        except BaseException:
+            # Some episodes may lack the step that others have.
+            self._needs_initial_reset = True
+            raise
+        if self.episodes_to_numpy:
+            return samples + [episode.to_numpy() for episode in self._cut_episodes]
+        return samples + self._cut_episodes
+
+    @override(SingleAgentEnvRunner)
+    def _try_env_reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, Any]:
+        env: Any = self.env
+        with self.metrics.log_time(ENV_RESET_TIMER):
+            return env.reset(seed=None if seed is None else self._seeds(), options=options)
+
+    @override(SingleAgentEnvRunner)
+    def _try_env_step(self, actions: Any) -> Any:
+        env: Any = self.env
+        with self.metrics.log_time(ENV_STEP_TIMER):
+            results = env.step(actions)
+        self._log_env_steps(metric=self._metrics_num_try_env_step, num_steps=1)
+        infos = results[4]
+        faults = {row: info["fault"] for row, info in enumerate(infos) if "fault" in info}
+        failed = np.zeros(self.num_envs, np.bool_)
+        failed[list(faults)] = True
+        self._faults_in_a_row[~failed] = 0
+        return self._after_faults(faults, failed, results) if faults else results
+
+    def _after_faults(
+        self, faults: Mapping[int, str], failed: np.ndarray[Any, Any], results: Any
+    ) -> Any:
+        """Ends the episodes that failed, and makes their rows the first of new ones."""
+        self._faults_in_a_row[failed] += 1
+        worst = int(self._faults_in_a_row.argmax())
+        if self._faults_in_a_row[worst] >= MAX_FAULTS_IN_A_ROW:
+            raise SimulatorFault(
+                f"environment {worst} of env runner {self.worker_index} failed "
+                f"{MAX_FAULTS_IN_A_ROW} times in a row without a step in between; at last: "
+                f"{faults[worst]}"
+            )
+        self.metrics.log_value(FAULTS, len(faults), reduce="lifetime_sum")
+        for row, reason in faults.items():
+            self._end_episode(row, reason)
+        _, rewards, terminateds, truncateds, infos = results
+        # The other rows of this observation are those of the step.
+        observations, reset_infos = self._try_env_reset(options={"reset_mask": failed})
+        truncateds[failed] = False
+        for row in faults:
+            infos[row] = reset_infos[row]
+        return observations, rewards, terminateds, truncateds, infos
+
+    def _end_episode(self, row: int, reason: str) -> None:
+        """Ends an episode with its last real step; the next one waits for its first observation."""
+        episode = self._ongoing_episodes[row]
+        if episode is None or not episode.is_reset:
+            return  # It was to begin in the step that failed.
+        self._ongoing_episodes_for_metrics.pop(episode.id_, None)
+        if episode.t:
+            self.metrics.log_value(EPISODES_CUT_BY_FAULT, 1, reduce="lifetime_sum")
+        if len(episode):
+            episode.is_truncated = True
+            episode.custom_data["fault"] = reason
+            self._cut_episodes.append(episode)
+        self._new_episode(row)
+
+    def _seeds(self) -> list[int]:
+        """One for each environment, for a reset that RLlib wants to be seeded."""
+        entropy = [int(self.config.seed or 0) % 2**64, int(self.config.in_evaluation)]
+        entropy.append(self.worker_index or 0)
+        if not self.config.in_evaluation:
+            entropy += [int(self.num_env_steps_sampled_lifetime), self._resets]
+            self._resets += 1
+        if _was_restarted():
+            # Whatever episodes this actor had before it died must not come again.
+            entropy.append(secrets.randbits(64))
+        return np.random.SeedSequence(entropy).generate_state(self.num_envs).tolist()
+
+
+def _was_restarted() -> bool:
+    """Whether this is a Ray actor that has died before."""
+    if not ray.is_initialized():
+        return False
+    context = ray.get_runtime_context()
+    return context.get_actor_id() is not None and context.was_current_actor_reconstructed

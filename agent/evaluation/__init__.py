@@ -1,0 +1,1 @@
+"""Comparing a trained policy with others on the same episodes: ``farsim evaluate``."""

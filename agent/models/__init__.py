@@ -1,0 +1,1 @@
+"""Policy networks for RLlib, and which one a simulator gets."""

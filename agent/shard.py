@@ -1,0 +1,421 @@
+"""The environments of a vector environment that are on one server, whichever that is now."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from agent.batch import Batch, BatchedValue, IntArray
+from agent.pieces import Piece
+from agent.placement import Placement
+from agent.session import Each, Pending, Session
+from farsim import spaces
+from farsim.errors import EpisodeOver, FarsimError, ProtocolError, SessionLost, SimulatorFault
+
+logger = logging.getLogger(__name__)
+
+#: How often a reset that comes to nothing is tried before it is an error.
+_RESET_ATTEMPTS = 4
+
+
+class _State(enum.IntEnum):
+    """Where an environment is, as far as the caller has been told."""
+
+    RUNNING = 0
+    #: Its episode is over; the server starts the next one, or waits for a reset.
+    OVER = 1
+    #: Its episode is over, and the present session has not begun one yet.
+    UNBORN = 2
+    #: Its episode went with a session, and the caller has not been told.
+    GONE = 3
+
+
+@dataclass
+class _Sent:
+    """A request on its way.
+
+    Attributes:
+        pending: None if the session was found lost on sending it.
+        envs: which environments, counted from the shard's first row.
+        seeds: None for a step; of a reset, one for each of ``envs``, or none at all.
+        options: of a reset.
+    """
+
+    pending: Pending | None
+    envs: IntArray
+    seeds: Sequence[int] | None = None
+    options: Mapping[str, Any] | None = None
+
+    @property
+    def is_reset(self) -> bool:
+        return self.options is not None
+
+
+class Shard:
+    """Consecutive rows of a vector environment, kept going over sessions that come and go.
+
+    When a session is lost, the episodes of all its rows end as truncated, with the reason as a
+    fault, and the next request that needs them opens a new session: at the same address or
+    another, with new seeds, and with the options of the last reset.
+
+    Use: ``send_reset`` or ``send_step``, then ``receive``.
+
+    Args:
+        placement: opens the sessions.
+        first_row: of the vector environment.
+        number: of the shard, to tell its seeds from other shards'.
+
+    Raises:
+        ServerUnavailable: no server takes the environments.
+    """
+
+    def __init__(self, placement: Placement, first_row: int, number: int) -> None:
+        self.num_envs = placement.num_envs
+        self.rows = np.arange(first_row, first_row + self.num_envs)
+        self.session: Session | None = placement.open()
+        #: What the server says; sessions opened later have the same agents and spaces.
+        self.description = self.session.description
+        self.groups = self.session.groups
+        self.group = self.groups[0]
+        #: What seeds of sessions opened later are derived from; anything ``SeedSequence`` takes.
+        self.entropy: Any = np.random.SeedSequence().entropy
+        self._placement = placement
+        self._number = number
+        self._sessions = 1
+        self._states = np.full(self.num_envs, _State.UNBORN, np.int8)
+        #: What was last seen of each environment, for rows that nothing new is known of.
+        self._observation: BatchedValue = None
+        self._masks: tuple[NDArray[np.bool_], ...] = ()
+        #: The per-episode options given last, for each environment.
+        self._options: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        self._sent: list[_Sent] = []
+        self._reason = ""
+        #: Requests of the present call that may have changed something.
+        self._effects = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the next request has to open a session first, which may take long."""
+        return self.session is None
+
+    @property
+    def may_have_advanced(self) -> bool:
+        """Whether environments may be elsewhere than before the present call."""
+        return self._effects > 0
+
+    @property
+    def _mode(self) -> AutoresetMode:
+        return self._placement.wish.autoreset_mode
+
+    # -- requests -------------------------------------------------------------------------
+
+    def send_reset(
+        self, envs: IntArray, seeds: Sequence[int | None] | None, options: Mapping[str, Any]
+    ) -> None:
+        """Begins new episodes.
+
+        Args:
+            envs: which environments, counted from the shard's first row; increasing.
+            seeds: one for each; None goes on with the environment's random stream.
+            options: per-episode parameters; ``Each`` has values for ``envs``.
+
+        Raises:
+            ServerUnavailable: the session was lost, and no server takes the environments.
+        """
+        if not len(envs):
+            return
+        if self._observation is None and len(envs) != self.num_envs:
+            raise ProtocolError("the first reset is of all environments: leave out 'reset_mask'")
+        self._open_if_lost()
+        self._send_resets(envs, seeds, options)
+
+    def check_running(self) -> None:
+        """Raises unless a step is possible for all environments."""
+        if self._observation is None:
+            raise ProtocolError("reset() comes before the first step()")
+        if self._mode is AutoresetMode.DISABLED:
+            over = np.isin(self._states, (_State.OVER, _State.UNBORN))
+            if over.any():
+                raise EpisodeOver(
+                    f"the episodes of environments {self.rows[over].tolist()} are over: call reset "
+                    "with options={'reset_mask': ...} for them first"
+                )
+
+    def send_step(self, actions: BatchedValue) -> None:
+        """Advances all environments; those whose session was lost begin a new episode.
+
+        Args:
+            actions: a batched value with a row for each environment, in the action space.
+
+        Raises:
+            ServerUnavailable: the session was lost, and no server takes the environments.
+        """
+        self._open_if_lost()
+        known = np.flatnonzero(self._states <= _State.OVER)
+        unborn = np.flatnonzero(self._states == _State.UNBORN)
+        if len(known) == self.num_envs:
+            self._send_step(known, actions)
+        elif len(known):
+            self._send_step(known, spaces.take(self.group.action_space, actions, known))
+        if len(unborn):
+            self._send_resets(unborn, None, {})
+
+    def receive_reset(self) -> list[Piece]:
+        """The new episodes. If the session is lost meanwhile, they begin in another one.
+
+        Raises:
+            ServerUnavailable: no server takes the environments.
+            SimulatorFault: an environment can not be reset.
+            FarsimError: what the server answered.
+        """
+        sent, self._sent = self._sent, []
+        for _ in range(_RESET_ATTEMPTS):
+            pieces = [piece for request in sent for piece in self._begun(request)]
+            if self.session is not None:
+                for request in sent:
+                    self._remember(request)
+                self._note(pieces)
+                return pieces
+            # What had begun before the session was lost has to begin again, too.
+            self._open_if_lost()
+            for request in sent:
+                self._send_resets(request.envs, request.seeds, request.options or {})
+            sent, self._sent = self._sent, []
+        raise SessionLost(
+            f"{_RESET_ATTEMPTS} sessions were lost while environments were reset; at last: "
+            f"{self._reason}"
+        )
+
+    def receive_step(self) -> list[Piece]:
+        """What became of the step, for all rows.
+
+        Raises:
+            ServerUnavailable: with ``SAME_STEP``, no server takes the environments.
+            SimulatorFault: an environment can not be reset.
+            FarsimError: what the server answered.
+        """
+        sent, self._sent = self._sent, []
+        pieces: list[Piece] = []
+        for request in sent:
+            if request.is_reset:
+                pieces += self._begun(request)
+            else:
+                pieces += self._stepped(request)
+        if self.session is None:
+            # Whatever came before is of environments that are gone, and of no use to anyone.
+            pieces = self._cut(np.arange(self.num_envs))
+        else:
+            gone = np.flatnonzero(self._states == _State.GONE)
+            if len(gone):
+                pieces += self._cut(gone)
+        self._note(pieces)
+        return pieces
+
+    def unchanged(self, envs: IntArray | None = None) -> Piece:
+        """A piece for environments that nothing was asked of; None for all."""
+        index = np.arange(self.num_envs) if envs is None else envs
+        observation, masks = self._last(index)
+        return Piece.unchanged(self.rows[index], observation, masks)
+
+    def begin(self) -> None:
+        """Begins a call; what is left of one that was given up is nobody's business any more."""
+        self._sent = []
+        self._effects = 0
+
+    def close(self) -> None:
+        """Frees the environments; again does nothing."""
+        if self.session is not None:
+            self.session.close()
+
+    # -- sending --------------------------------------------------------------------------
+
+    def _open_if_lost(self) -> None:
+        if self.session is None:
+            self.session = self._placement.open()
+            self._sessions += 1
+
+    def _send_step(self, envs: IntArray, actions: BatchedValue) -> None:
+        self._send(_Sent(None, envs), lambda session, named: session.send_step([actions], named))
+
+    def _send_resets(
+        self, envs: IntArray, seeds: Sequence[int | None] | None, options: Mapping[str, Any]
+    ) -> None:
+        """One request for the environments with a seed, and one for those without."""
+        chosen = np.array(seeds if seeds is not None else [None] * len(envs), object)
+        new = self._states[envs] >= _State.UNBORN
+        if self._sessions > 1 and new.any():
+            # The seeds of sessions before are used up: their episodes must not come again.
+            fresh = np.random.SeedSequence(
+                self.entropy, spawn_key=(self._number, self._sessions)
+            ).generate_state(self.num_envs)
+            missing = new & np.array([seed is None for seed in chosen])
+            chosen[missing] = fresh[envs[missing]].tolist()
+            options = self._all_options(envs, options)
+        seeded = np.array([seed is not None for seed in chosen])
+        for part in (seeded, ~seeded):
+            places = np.flatnonzero(part)
+            if len(places):
+                seeds_of_part = chosen[places].tolist() if part is seeded else None
+                of_part = {name: _select(value, places) for name, value in options.items()}
+                self._send_reset(envs[places], seeds_of_part, of_part)
+
+    def _send_reset(
+        self, envs: IntArray, seeds: Sequence[int] | None, options: Mapping[str, Any]
+    ) -> None:
+        self._send(
+            _Sent(None, envs, seeds, options),
+            lambda session, named: session.send_reset(named, seeds, options),
+        )
+
+    def _send(self, request: _Sent, send: Callable[[Session, IntArray | None], Pending]) -> None:
+        session = self.session
+        if session is not None:
+            named = None if len(request.envs) == self.num_envs else request.envs
+            try:
+                request.pending = send(session, named)
+                self._effects += 1
+            except FarsimError:
+                if session.failure is None:
+                    raise
+                self._lose(session)
+        self._sent.append(request)
+
+    def _all_options(self, envs: IntArray, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The per-episode options that hold for ``envs``, to tell a new session."""
+        defaults = self.session.options if self.session is not None else {}
+        values = []
+        for place, env in enumerate(envs.tolist()):
+            given = {name: _pick(value, place) for name, value in options.items()}
+            values.append({**self._options[env], **given})
+        names = sorted({name for chosen in values for name in chosen})
+        return {name: Each([v.get(name, defaults.get(name)) for v in values]) for name in names}
+
+    # -- receiving ------------------------------------------------------------------------
+
+    def _receive(self, request: _Sent) -> Batch | None:
+        """The reply; None if the session is lost."""
+        session = self.session
+        if session is None or request.pending is None:
+            return None
+        try:
+            batch: Batch = session.receive(request.pending)
+        except FarsimError:
+            if session.failure is None:
+                if self._effects == 1:
+                    self._effects = 0  # Nothing has happened, and nothing else was asked for.
+                raise
+            self._lose(session)
+            return None
+        return batch
+
+    def _stepped(self, request: _Sent) -> list[Piece]:
+        batch = self._receive(request)
+        if batch is None:
+            return []
+        piece = Piece.of_batch(batch, int(self.rows[0]))
+        if self._mode is not AutoresetMode.SAME_STEP:
+            over = piece.terminated | piece.truncated
+            self._states[request.envs] = np.where(over, _State.OVER, _State.RUNNING)
+        return [piece]
+
+    def _begun(self, request: _Sent) -> list[Piece]:
+        """The reply to a reset, which is repeated for environments that fail in it."""
+        pieces: list[Piece] = []
+        reason = ""
+        for _ in range(_RESET_ATTEMPTS):
+            batch = self._receive(request)
+            if batch is None:
+                return []
+            piece = Piece.of_batch(batch, int(self.rows[0]))
+            good = np.flatnonzero(~np.isin(request.envs, list(batch.faults)))
+            pieces.append(piece.keep(self.group, good) if batch.faults else piece)
+            self._states[request.envs[good]] = _State.RUNNING
+            if not batch.faults:
+                return pieces
+            bad = np.flatnonzero(np.isin(request.envs, list(batch.faults)))
+            of_bad = {name: _select(value, bad) for name, value in (request.options or {}).items()}
+            reason = str(next(iter(batch.faults.values())))
+            # Without seeds: the same ones might fail in the same way.
+            self._send_reset(request.envs[bad], None, of_bad)
+            request = self._sent.pop()
+        raise SimulatorFault(
+            f"environments {self.rows[request.envs].tolist()} on {self._placement.addresses[0]} "
+            f"could not be reset {_RESET_ATTEMPTS} times in a row: {reason}"
+        )
+
+    def _lose(self, session: Session) -> None:
+        self._reason = str(session.failure)
+        logger.warning("lost %d environments: %s", self.num_envs, self._reason)
+        self._effects += 1
+        self.session = None
+        session.close()
+        self._states[self._states == _State.RUNNING] = _State.GONE
+        self._states[self._states == _State.OVER] = _State.UNBORN
+
+    def _cut(self, envs: IntArray) -> list[Piece]:
+        """Tells the caller that the episodes of ``envs`` are gone, and why."""
+        reason = self._reason
+        observation, masks = self._last(envs)
+        self._states[envs] = _State.UNBORN
+        if self._mode is not AutoresetMode.SAME_STEP:
+            return [Piece.cut(self.rows[envs], observation, masks, reason)]
+        self.send_reset(envs, None, {})
+        return [
+            replace(
+                begun,
+                truncated=np.ones(len(begun.rows), np.bool_),
+                faults=dict.fromkeys(begun.rows.tolist(), reason),
+                final_rows=begun.rows,
+                final_observation=spaces.take(
+                    self.group.observation_space,
+                    observation,
+                    np.searchsorted(self.rows[envs], begun.rows),
+                ),
+            )
+            for begun in self.receive_reset()
+        ]
+
+    def _remember(self, reset: _Sent) -> None:
+        """Keeps the options of a reset that went well, for sessions to come."""
+        for name, value in (reset.options or {}).items():
+            for place, env in enumerate(reset.envs.tolist()):
+                self._options[env][name] = _pick(value, place)
+
+    def _note(self, pieces: Sequence[Piece]) -> None:
+        """Remembers what was last seen of each environment."""
+        group = self.group
+        for piece in pieces:
+            index = piece.rows - self.rows[0]
+            if len(index) == self.num_envs:
+                self._observation, self._masks = piece.observation, piece.action_masks
+                continue
+            if self._observation is None:
+                self._observation = spaces.zeros(group.observation_space, self.num_envs)
+                widths = (mask.shape[1:] for mask in piece.action_masks)
+                self._masks = tuple(np.ones((self.num_envs, *width), np.bool_) for width in widths)
+            self._observation = spaces.put(
+                group.observation_space, self._observation, index, piece.observation
+            )
+            masks = [mask.copy() for mask in self._masks]
+            for mask, part in zip(masks, piece.action_masks, strict=True):
+                mask[index] = part
+            self._masks = tuple(masks)
+
+    def _last(self, envs: IntArray) -> tuple[BatchedValue, tuple[NDArray[np.bool_], ...]]:
+        observation = spaces.take(self.group.observation_space, self._observation, envs)
+        return observation, tuple(mask[envs] for mask in self._masks)
+
+
+def _pick(value: Any, place: int) -> Any:
+    return value.values[place] if isinstance(value, Each) else value
+
+
+def _select(value: Any, places: IntArray) -> Any:
+    return Each([value.values[i] for i in places]) if isinstance(value, Each) else value

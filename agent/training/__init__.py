@@ -1,0 +1,1 @@
+"""Training with RLlib on remote simulators: ``farsim train``."""

@@ -1,0 +1,190 @@
+"""The command ``farsim train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def train(
+    simulator: Annotated[
+        str,
+        typer.Argument(
+            help="deeprm, adder, gymnasium/<id>, <module>:<class>; with --sims its name there. "
+            "Not needed with --resume.",
+            show_default=False,
+        ),
+    ] = "",
+    sims: Annotated[
+        str,
+        typer.Option(
+            help="Servers, host:port or host:first-last, separated by commas; without, local "
+            "ones are started and stopped.",
+            show_default=False,
+        ),
+    ] = "",
+    local_servers: Annotated[
+        int, typer.Option(min=1, help="How many local servers, without --sims.")
+    ] = 2,
+    algo: Annotated[
+        str,
+        typer.Option(
+            help="PPO, APPO, IMPALA, DQN or SAC; without, the training file's, or PPO.",
+            show_default=False,
+        ),
+    ] = "",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Training file (YAML), with RLlib's own names.",
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="name=value: an option of the simulator. Repeatable."),
+    ] = None,
+    stop_return: Annotated[
+        float | None, typer.Option(help="Stop when the mean return is this or more.")
+    ] = None,
+    stop_steps: Annotated[
+        float | None, typer.Option(help="Stop after so many environment steps in all.")
+    ] = None,
+    stop_time: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Folder for the results; without, runs/<simulator>-<time>.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Folder for checkpoints; without, 'checkpoints' in the run's folder.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        int,
+        typer.Option(min=0, help="Iterations from one checkpoint to the next; 0: only the last."),
+    ] = 20,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint, or a run's folder, to go on from.", show_default=False),
+    ] = None,
+    num_envs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Environments of each env runner.", show_default=False),
+    ] = None,
+    env_runners: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that sample; 0: the learner's own.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of everything random; without, one is drawn."),
+    ] = None,
+    ray_address: Annotated[
+        str,
+        typer.Option(help="A Ray cluster to run on; without, a local Ray.", show_default=False),
+    ] = "",
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="CA of the servers' certificates, PEM."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Client certificate, PEM."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Its private key, PEM."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="File with the bearer token."),
+    ] = None,
+) -> None:
+    """Train a policy on local or remote simulators.
+
+    \b
+    farsim train deeprm --stop-steps 500000
+    farsim train deeprm --sims 10.0.0.4:50051-50054 --config examples/deeprm-ppo.yaml
+    farsim train --resume runs/deeprm-20250101-120000
+    """
+    from rich.console import Console
+
+    from agent.training import checkpoint as checkpoints
+    from agent.training.request import Request
+    from agent.training.run import Run, new_folder
+    from agent.training.stopping import StopConditions
+    from farsim import options as option_values
+
+    found = checkpoints.find(resume) if resume is not None else None
+    if not simulator:
+        if found is None:
+            raise typer.BadParameter("name a simulator, or a checkpoint to --resume")
+        simulator = found.manifest.simulator
+    file = None
+    if config is not None:
+        from agent.training import configuration
+
+        file = configuration.load(config)
+    request = Request(
+        simulator=simulator,
+        out=out or new_folder(simulator),
+        sims=sims,
+        local_servers=local_servers,
+        algo=algo,
+        file=file,
+        stop=StopConditions(stop_return, stop_steps, stop_time),
+        checkpoint_folder=checkpoint,
+        checkpoint_every=checkpoint_every,
+        resume=found,
+        ray_address=ray_address,
+        options=option_values.parse(option or ()),
+        layer=_layer(num_envs, env_runners),
+        seed=seed,
+        connection=connection_fields(tls_ca, tls_cert, tls_key, token_file),
+    )
+    Run(request, Console()).carry_out()
+
+
+def connection_fields(
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    token_file: Path | None,
+) -> dict[str, str]:
+    """The fields of ``ConnectionOptions`` that command-line options set."""
+    paths = {
+        "tls_ca": tls_ca,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "token_file": token_file,
+    }
+    # Absolute, since Ray's actors have another working directory.
+    return {name: str(path.absolute()) for name, path in paths.items() if path is not None}
+
+
+def _layer(num_envs: int | None, env_runners: int | None) -> dict[str, dict[str, Any]]:
+    if num_envs is None and env_runners is None:
+        return {}
+    from agent.training.configuration import Setting
+
+    settings = {}
+    if num_envs is not None:
+        settings["num_envs_per_env_runner"] = Setting(num_envs, "--num-envs")
+    if env_runners is not None:
+        settings["num_env_runners"] = Setting(env_runners, "--env-runners")
+    return {"env_runners": settings}

@@ -1,0 +1,95 @@
+"""Ray for one training run: a local one that leaves nothing behind, or a cluster that is there."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from farsim.errors import ServerUnavailable
+
+#: What Ray appends to its folder takes up to 70 characters, and our own folder in it 20.
+_LONGEST_FOLDER = 15
+
+#: How long a cluster may take to answer before Ray, which tries for minutes, is asked to connect.
+_CONNECT_SECONDS = 5.0
+
+
+def quiet(level: int | str = logging.ERROR) -> None:
+    """Keeps RLlib from announcing its own deprecations and defaults with every network it makes."""
+    for name in ("ray", "ray.rllib"):
+        logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def ray_runtime(address: str = "", cpus: int = 1) -> Iterator[None]:
+    """Connects to Ray, and disconnects.
+
+    Args:
+        address: of a cluster, which is left running; empty starts Ray on this machine, without a
+            dashboard and whatever ``RAY_ADDRESS`` says, and stops it at the end.
+        cpus: that a local Ray shall have for actors at least, whether the machine has or not.
+
+    Raises:
+        ServerUnavailable: there is no cluster at that address.
+    """
+    # Ray's own warnings about its usage statistics and environment, on every start.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with _cluster(address) if address else _local(cpus):
+        yield
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    import ray
+
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ServerUnavailable(f"no Ray cluster at {address}: {error}", address) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _local(cpus: int) -> Iterator[None]:
+    import ray
+
+    with tempfile.TemporaryDirectory(
+        prefix="farsim-ray-", dir=_short_folder(), ignore_cleanup_errors=True
+    ) as folder:
+        ray.init(
+            address="local",
+            num_cpus=max(cpus, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(Path(folder).resolve()),
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises ``OSError`` if nobody listens at a ``host:port``; other forms are left to Ray."""
+    match = re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address)
+    if match:
+        target = (match[1].strip("[]"), int(match[2]))
+        socket.create_connection(target, timeout=_CONNECT_SECONDS).close()
+
+
+def _short_folder() -> str:
+    """Where to put Ray's folder: the paths of its Unix sockets may have 107 characters at most."""
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= _LONGEST_FOLDER or not Path("/tmp").is_dir() else "/tmp"

@@ -1,0 +1,251 @@
+"""One training run: from what was asked for to a folder with its results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from agent.training import learning_curve
+from agent.training.checkpoint import Manifest, plain, versions
+from agent.training.display import display_on, duration
+from agent.training.interrupt import Interrupt
+from agent.training.records import PROGRESS, Records, read_progress
+from agent.training.request import Decisions, Request
+from agent.training.servers import server_addresses
+from farsim import spaces
+
+if TYPE_CHECKING:
+    from agent.training.algorithm import Plan, Simulators
+
+#: In a run's folder: what it is, and what became of it.
+DESCRIPTION = "run.json"
+LEARNING_CURVE = "learning_curve.png"
+
+
+class Run:
+    """Carries out a request, and tells what happens on ``console``."""
+
+    def __init__(self, request: Request, console: Console) -> None:
+        self._request = request
+        self._console = console
+        self._decisions = Decisions.of(request)
+        self._description: dict[str, Any] = {}
+
+    def carry_out(self) -> None:
+        """Trains, and leaves everything in the request's folder.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM came; what had been learned is saved.
+            FarsimError: the request cannot be carried out.
+        """
+        with Interrupt(self._tell_interrupted) as interrupt:
+            self._carry_out(interrupt)
+            interrupt.check()
+
+    def _carry_out(self, interrupt: Interrupt) -> None:
+        request, console = self._request, self._console
+        with contextlib.ExitStack() as stack:
+            with console.status("loading RLlib …"):
+                from agent.training.algorithm import Simulators, build, look_at, plan
+                from agent.training.ray_runtime import ray_runtime
+            addresses = stack.enter_context(
+                server_addresses(request.sims, request.simulator, request.local_servers, console)
+            )
+            decisions = self._decisions
+            simulators = Simulators(
+                addresses, request.simulator, decisions.options, request.connection
+            )
+            interface = look_at(simulators)
+            algorithm_plan = plan(decisions.algo, simulators, interface, decisions.layers)
+            self._check_resumable(algorithm_plan)
+            request.out.mkdir(parents=True, exist_ok=True)
+            self._describe(algorithm_plan)
+            with console.status("starting Ray …"):
+                stack.enter_context(ray_runtime(request.ray_address, algorithm_plan.cpus))
+            with console.status("building environments and networks …"):
+                algorithm = build(algorithm_plan)
+                stack.callback(algorithm.stop)
+                steps = self._restore(algorithm)
+            self._train(algorithm, algorithm_plan, interrupt, steps)
+            self._draw_curve(simulators, algorithm_plan)
+
+    # -- doing it -------------------------------------------------------------------------
+
+    def _check_resumable(self, algorithm_plan: Plan) -> None:
+        from agent.evaluation.learned import check_spaces
+        from agent.training.configuration import InvalidConfiguration
+
+        found = self._request.resume
+        if found is None:
+            return
+        here = self._manifest(algorithm_plan)
+        if found.manifest.algo != here.algo:
+            raise InvalidConfiguration(
+                f"{found.path} was trained with {found.manifest.algo} and can not go on with "
+                f"{here.algo}: leave --algo out, or start anew without --resume",
+                str(found.path),
+            )
+        check_spaces(found, here.observation_space, here.action_space)
+
+    def _restore(self, algorithm: Any) -> int:
+        """Goes on from the checkpoint, if there is one; the steps done before."""
+        from agent.training.algorithm import restore
+
+        if self._request.resume is None:
+            return 0
+        steps = self._request.resume.manifest.steps
+        restore(algorithm, self._request.resume.path, steps)
+        return steps
+
+    def _train(
+        self, algorithm: Any, algorithm_plan: Plan, interrupt: Interrupt, steps: int
+    ) -> None:
+        from agent.training.loop import Checkpoints, train
+
+        request = self._request
+        folder = request.checkpoint_folder or request.out / "checkpoints"
+        manifest = self._manifest(algorithm_plan)
+        saving = Checkpoints(algorithm, manifest, folder, request.out, request.checkpoint_every)
+        self._announce(algorithm_plan)
+        started = time.monotonic()
+        outcome = "failed"
+        reason = ""
+        try:
+            with (
+                Records(request.out) as records,
+                display_on(self._console, self._decisions.stop) as display,
+            ):
+                reason = train(
+                    algorithm,
+                    stop=self._decisions.stop,
+                    saving=saving,
+                    records=records,
+                    display=display,
+                    interrupt=interrupt,
+                    steps_at_start=steps,
+                )
+            outcome = "finished" if reason else "interrupted"
+        finally:
+            seconds = time.monotonic() - started
+            self._update_description(
+                status=outcome,
+                stopped_because=reason,
+                seconds=round(seconds, 1),
+                checkpoint=str(saving.latest) if saving.latest is not None else None,
+            )
+        self._console.print(
+            f"{outcome} after {duration(seconds)}" + (f": {reason}" if reason else "")
+        )
+        self._console.print(f"checkpoint  {saving.latest}", soft_wrap=True)
+
+    def _draw_curve(self, simulators: Simulators, algorithm_plan: Plan) -> None:
+        request = self._request
+        rows = read_progress(request.out / PROGRESS)
+        baselines = self._baselines(simulators, algorithm_plan)
+        path = request.out / LEARNING_CURVE
+        title = f"{self._decisions.algo} on {algorithm_plan.interface.simulator}"
+        if learning_curve.draw(rows, path, title, baselines):
+            self._console.print(f"curve       {path}", soft_wrap=True)
+
+    def _baselines(
+        self, simulators: Simulators, algorithm_plan: Plan
+    ) -> dict[str, dict[str, float]]:
+        """For DeepRM, what the textbook heuristics come to: in a moment on many environments."""
+        from agent.deeprm.observation import is_deeprm
+        from agent.evaluation.arena import Arena
+        from agent.evaluation.heuristics import OPTIONS, textbook
+        from agent.evaluation.seeds import evaluation_seeds
+        from agent.evaluation.summary import Summary
+
+        session_options = algorithm_plan.interface.session_options
+        if not is_deeprm(session_options):
+            return {}
+        shown = ("SJF", "Packer", "hold long jobs")
+        policies = [p for p in textbook(session_options, 0) if p.name in shown]
+        arena = Arena(
+            simulators.addresses,
+            simulators.simulator,
+            simulators.options,
+            simulators.connection,
+        ).with_options(OPTIONS)
+        with self._console.status("playing the heuristics …"):
+            results = arena.play(policies, evaluation_seeds(0, 100))
+        summaries = [Summary.of(name, episodes) for name, episodes in results.items()]
+        return {
+            summary.policy: {
+                "return_mean": summary.total_return.mean,
+                "info/slowdown": summary.slowdown.mean,
+            }
+            for summary in summaries
+        }
+
+    # -- what is told ---------------------------------------------------------------------
+
+    def _manifest(self, algorithm_plan: Plan) -> Manifest:
+        return Manifest(
+            simulator=self._request.simulator,
+            options=self._decisions.options,
+            session_options=algorithm_plan.interface.session_options,
+            algo=self._decisions.algo,
+            settings=algorithm_plan.settings,
+            observation_space=algorithm_plan.observation_space,
+            action_space=algorithm_plan.interface.action_space,
+            action_mask=algorithm_plan.action_mask,
+            iteration=0,
+            steps=0,
+            seed=self._decisions.seed,
+            versions=versions(),
+        )
+
+    def _describe(self, algorithm_plan: Plan) -> None:
+        request = self._request
+        self._description = {
+            "command": sys.argv,
+            "status": "running",
+            "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "simulator": request.simulator,
+            "servers": list(algorithm_plan.config.env_config["addresses"]),
+            "options": self._decisions.options,
+            "algo": self._decisions.algo,
+            "settings": algorithm_plan.settings,
+            "stop": self._decisions.stop.to_mapping(),
+            "seed": self._decisions.seed,
+            "resumed_from": str(request.resume.path) if request.resume is not None else None,
+            "spaces_digest": spaces.digest(
+                algorithm_plan.observation_space, algorithm_plan.interface.action_space
+            ),
+            "versions": versions(),
+        }
+        self._update_description()
+
+    def _update_description(self, **changes: Any) -> None:
+        self._description.update(changes)
+        text = json.dumps(plain(self._description), indent=2)
+        (self._request.out / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+    def _announce(self, algorithm_plan: Plan) -> None:
+        servers = algorithm_plan.config.env_config["addresses"]
+        self._console.print(
+            f"{self._decisions.algo} on {self._request.simulator} at {', '.join(servers)}, "
+            f"seed {self._decisions.seed}",
+            soft_wrap=True,
+        )
+        self._console.print(f"run         {self._request.out}", soft_wrap=True)
+        if not self._decisions.stop.to_mapping():
+            self._console.print("No stop condition is given: Ctrl-C stops, and saves.")
+
+    def _tell_interrupted(self) -> None:
+        self._console.print("stopping after this iteration; Ctrl-C again stops at once")
+
+
+def new_folder(simulator: str) -> Path:
+    """``runs/<simulator>-<time>``, for a run that is not told where to go."""
+    name = simulator.replace("/", "-").replace(":", "-")
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"

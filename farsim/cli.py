@@ -1,0 +1,173 @@
+"""The root of the ``farsim`` command; each subcommand loads its own package when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+import farsim
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """Where a subcommand lives.
+
+    Attributes:
+        target: ``module:attribute`` of a function with Typer's annotations, or of a
+            ``typer.Typer`` for a subcommand that has subcommands of its own.
+        help: one line for ``farsim --help``, told without loading the module.
+        extra: the extra of the distribution that its packages come with; empty for none.
+    """
+
+    target: str
+    help: str
+    extra: str = ""
+
+
+SUBCOMMANDS = {
+    "serve": Subcommand("simserver.cli:serve", "Serve simulators over gRPC.", "sim"),
+    "train": Subcommand(
+        "agent.training.cli:train", "Train a policy on local or remote simulators.", "train"
+    ),
+    "evaluate": Subcommand(
+        "agent.evaluation.cli:evaluate", "Compare a checkpoint with other policies.", "train"
+    ),
+    "certs": Subcommand(
+        "farsim.certs:certs", "Make a development CA, certificates and a token for TLS."
+    ),
+}
+
+_OWN_PACKAGES = {"farsim", "simserver", "agent", "deploy"}
+
+#: The modules that only an extra brings, by extra.
+EXTRA_MODULES = {
+    "sim": {"prometheus_client", "PIL"},
+    "train": {
+        *("ray", "torch", "tensorboard", "tensorboardX", "matplotlib", "pandas", "pyarrow"),
+        *("imageio", "PIL"),
+    },
+    "azure": {"azure", "docker"},
+    "video": {"imageio", "imageio_ffmpeg", "PIL"},
+}
+
+
+class _LazyGroup(TyperGroup):
+    """A group that knows its subcommands' names and one-line helps, and loads what is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, subcommand in SUBCOMMANDS.items():
+            self.add_command(TyperCommand(name, help=subcommand.help))
+
+    # Typer's own copy of Click is private, hence the Any for its types here.
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in SUBCOMMANDS:
+            ctx.invoked_subcommand = name
+            command = _load(name)
+        return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            name = ctx.invoked_subcommand or "COMMAND"
+            explanation = None if ctx.params["debug"] else _explain(error, name)
+            if explanation is None:
+                raise
+            message, hint = explanation
+            color = False if os.environ.get("NO_COLOR") else None
+            typer.secho(f"error: {message}", err=True, fg="red", color=color)
+            typer.secho(f"hint: {hint}", err=True, dim=True, color=color)
+            raise typer.Exit(1) from error
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = SUBCOMMANDS[name].target.partition(":")
+    target = getattr(importlib.import_module(module), attribute)
+    if isinstance(target, typer.Typer):
+        return get_command(target)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name)(target)
+    return get_command(app)
+
+
+def _explain(error: Exception, name: str) -> tuple[str, str] | None:
+    """What to tell instead of a traceback: what was wrong, and a hint; None if it is a bug."""
+    debug = f"farsim --debug {name} ... shows the traceback"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        if package in _OWN_PACKAGES:
+            return None
+        extra = _extra_with(package, name)
+        if extra:
+            needs = f"farsim {name} needs {package}, which is not installed: "
+            return f"{needs}install farsim[{extra}]", f"pip install 'farsim[{extra}]'"
+        return f"{error}: install it where farsim is, in {sys.prefix}", debug
+    # Whoever raised a FarsimError has imported its module; importing it here would cost protobuf.
+    errors = sys.modules.get("farsim.errors")
+    if errors is not None and isinstance(error, errors.FarsimError):
+        about = f" ({error.subject})" if error.subject and error.subject not in str(error) else ""
+        return f"{error}{about}", debug
+    return None
+
+
+def _extra_with(package: str, name: str) -> str:
+    """The extra that brings a package, rather the subcommand's own; empty if none does."""
+    own = SUBCOMMANDS[name].extra if name in SUBCOMMANDS else ""
+    extras = [own, *EXTRA_MODULES]
+    return next((extra for extra in extras if package in EXTRA_MODULES.get(extra, ())), "")
+
+
+# Without Rich's panels: importing them takes longer than all the rest of `farsim --help`.
+app = typer.Typer(
+    cls=_LazyGroup,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"farsim {farsim.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar="FARSIM_DEBUG", help="Show tracebacks of errors."),
+    ] = False,
+) -> None:
+    """Run reinforcement-learning simulators anywhere, and train on them from anywhere.
+
+    \b
+    farsim serve deeprm --address 127.0.0.1:50051
+    farsim train deeprm --sims 127.0.0.1:50051
+    """
+    ctx.obj = {"debug": debug}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs ``farsim`` with these arguments, by default the process's, and exits.
+
+    The exit status is 0, 1 after an error, 2 for a wrong command line, or 130 after Ctrl-C.
+    """
+    get_command(app).main(arguments, prog_name="farsim")

@@ -1,0 +1,1 @@
+"""Stubs generated from ``proto/farsim/v1`` by ``make proto``. Not edited by hand."""

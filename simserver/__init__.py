@@ -1,0 +1,1 @@
+"""The worker side: simulators, and the server that offers them over gRPC."""

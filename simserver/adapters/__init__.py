@@ -1,0 +1,1 @@
+"""What lifts other kinds of environments to batch simulators."""

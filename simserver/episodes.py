@@ -1,0 +1,397 @@
+"""Episodes of a batch simulator: who is in one, who starts the next, and who has failed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from farsim import spaces
+from farsim.errors import EpisodeOver, InvalidOption, ProtocolError, SimulatorFault, Unsupported
+from simserver import rows
+from simserver.simulator import (
+    Batch,
+    BatchedValue,
+    BatchSimulator,
+    BoolArray,
+    GroupBatch,
+    IntArray,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Episodes:
+    """Keeps a simulator's environments in episodes as the client's autoreset mode asks.
+
+    An exception in the simulator never leaves this class as anything but a fault of the
+    environments it hit, or, from an explicit ``reset``, as an error.
+
+    Args:
+        make: makes the simulator, and makes it anew when all of it has failed.
+        num_envs: how many environments ``make`` gives it.
+        mode: one of the simulator's autoreset modes.
+    """
+
+    def __init__(
+        self, make: Callable[[], BatchSimulator], num_envs: int, mode: AutoresetMode
+    ) -> None:
+        self._make = make
+        self.num_envs = num_envs
+        self.mode = mode
+        self._simulator: BatchSimulator | None = make()
+        self.groups = self._simulator.groups
+        self._own = self._simulator.own_autoreset is not None
+        self._reset_once = np.zeros(num_envs, np.bool_)
+        self._alive: list[BoolArray] = [
+            np.zeros((num_envs, len(group.agents)), np.bool_) for group in self.groups
+        ]
+        #: Environments lost with a failed simulator that no reply has told of yet.
+        self._lost: dict[int, Exception] = {}
+        #: Per-episode options by environment, to give again to a simulator made anew.
+        self._options: dict[int, dict[str, Any]] = {}
+        #: Environments of a simulator made anew that have not been given theirs again.
+        self._forgotten: set[int] = set()
+        self._last: list[BatchedValue] = [None] * len(self.groups)
+
+    @property
+    def simulator(self) -> BatchSimulator:
+        """The simulator, made anew if the last one has failed."""
+        if self._simulator is None:
+            self._simulator = self._make()
+            self._forgotten = set(self._options)
+        return self._simulator
+
+    def reset(
+        self,
+        envs: IntArray,
+        seeds: Sequence[int] | None,
+        options: Mapping[str, BatchedValue],
+        option_spaces: Mapping[str, Any],
+    ) -> Batch:
+        """Starts new episodes; see ``BatchSimulator.reset``.
+
+        Raises:
+            InvalidOption: the simulator refused the options.
+            SimulatorFault: it failed; the environments named are without an episode.
+        """
+        self._whole(envs, "reset")
+        try:
+            batch = self._simulator_reset(envs, seeds, options)
+        except ValueError as error:
+            raise InvalidOption(str(error)) from error
+        except SimulatorFault:
+            self.abandon(envs)
+            raise
+        except Exception as error:
+            self.abandon(envs)
+            raise SimulatorFault(f"reset failed: {type(error).__name__}: {error}") from error
+        for name, values in options.items():
+            single = spaces.unbatch(option_spaces[name], values, len(envs))
+            for env, value in zip(envs.tolist(), single, strict=True):
+                self._options.setdefault(env, {})[name] = value
+        self._begin(envs, batch)
+        return batch
+
+    def step(self, envs: IntArray, actions: Sequence[BatchedValue]) -> Batch:
+        """Advances environments, or starts their next episodes where the mode says so.
+
+        Raises:
+            ProtocolError: an environment has never been reset.
+            EpisodeOver: an episode is over, and the mode is ``DISABLED``.
+        """
+        self._whole(envs, "step")
+        if not self._reset_once[envs].all():
+            raise ProtocolError(
+                f"environments {envs[~self._reset_once[envs]].tolist()} have no episode: "
+                "send a reset for them before the first step"
+            )
+        over = self._over(envs)
+        lost = np.isin(envs, list(self._lost))
+        if self.mode is AutoresetMode.DISABLED and (over & ~lost).any():
+            raise EpisodeOver(
+                f"the episodes of environments {envs[over & ~lost].tolist()} are over: "
+                "reset them, or open the session with an autoreset mode"
+            )
+        if self._own:
+            return self._step_own(envs, actions)
+        if not over.any() and not self._lost:
+            batch = self._advance(envs, actions)
+        else:
+            batch = self._step_by_state(envs, actions, over, lost)
+        if self.mode is AutoresetMode.SAME_STEP:
+            batch = self._restart_ended(envs, batch)
+        return batch
+
+    def load_state(self, envs: IntArray, states: Sequence[bytes]) -> Batch:
+        """Puts environments into saved states; their episodes go on from there."""
+        batch = self.simulator.load_state(envs, states)
+        self._begin(envs, batch)
+        return batch
+
+    def abandon(self, envs: IntArray) -> None:
+        """Leaves ``envs`` without an episode, as before their first reset."""
+        self._reset_once[envs] = False
+        for alive in self._alive:
+            alive[envs] = False
+
+    def close(self) -> None:
+        """Frees the simulator, whatever it says to that."""
+        if self._simulator is not None:
+            simulator, self._simulator = self._simulator, None
+            try:
+                simulator.close()
+            except Exception:
+                logger.exception("the simulator failed to close")
+
+    # -- one kind of environment at a time ------------------------------------------------
+
+    def _advance(self, envs: IntArray, actions: Sequence[BatchedValue]) -> Batch:
+        try:
+            batch = self.simulator.step(envs, actions)
+            self._note(envs, batch)
+        except Exception as error:
+            logger.warning("a step of environments %s failed", envs.tolist(), exc_info=True)
+            return self.fail(envs, error)
+        return batch
+
+    def _restart(self, envs: IntArray) -> Batch:
+        """Starts the next episodes; environments that fail to are faults and stay over."""
+        try:
+            batch = self._simulator_reset(envs, None, {})
+        except Exception as error:
+            if len(envs) == 1:
+                logger.warning("a reset of environment %d failed", envs[0], exc_info=True)
+                return self._failed(envs, error)
+            return self._join(
+                [(envs[i : i + 1], self._restart(envs[i : i + 1])) for i in range(len(envs))]
+            )
+        self._begin(envs, batch)
+        for env in batch.faults:
+            for alive in self._alive:
+                alive[env] = False
+        return batch
+
+    def _simulator_reset(
+        self,
+        envs: IntArray,
+        seeds: Sequence[int] | None,
+        options: Mapping[str, BatchedValue],
+    ) -> Batch:
+        simulator = self.simulator
+        if self._own or self._forgotten.isdisjoint(envs.tolist()):
+            return simulator.reset(envs, seeds, options)
+        batches = [
+            self._reset_as_before(
+                simulator, envs[i : i + 1], seeds and seeds[i : i + 1], options, i
+            )
+            for i in range(len(envs))
+        ]
+        self._forgotten.difference_update(envs.tolist())
+        return self._join([(envs[i : i + 1], batch) for i, batch in enumerate(batches)])
+
+    def _reset_as_before(
+        self,
+        simulator: BatchSimulator,
+        env: IntArray,
+        seeds: Sequence[int] | None,
+        given: Mapping[str, BatchedValue],
+        row: int,
+    ) -> Batch:
+        declared = {parameter.name: parameter.space for parameter in simulator.parameters}
+        options = {
+            name: spaces.batch(declared[name], [value])
+            for name, value in self._options.get(int(env[0]), {}).items()
+        }
+        index = np.array([row])
+        options |= {name: spaces.take(declared[name], v, index) for name, v in given.items()}
+        return simulator.reset(env, seeds, options)
+
+    def fail(self, envs: IntArray, error: Exception) -> Batch:
+        """The whole simulator has failed in a step of ``envs``: all its episodes end.
+
+        Returns:
+            The rows of ``envs``, as faults; the others' come with their next step.
+        """
+        self.close()
+        others = np.setdiff1d(np.flatnonzero(~self._over(np.arange(self.num_envs))), envs)
+        for env in others.tolist():
+            self._lost[env] = error
+        for alive in self._alive:
+            alive[:] = False
+        return self._failed(envs, error)
+
+    def _failed(self, envs: IntArray, error: Exception | Mapping[int, Exception]) -> Batch:
+        """Rows that end the episodes of ``envs`` with a fault."""
+        groups = []
+        for group, last in zip(self.groups, self._last, strict=True):
+            index = rows.of_environments(group, envs)
+            masks = (
+                spaces.full_masks(group.action_space, len(index)) if group.has_action_mask else ()
+            )
+            groups.append(
+                GroupBatch(
+                    observation=spaces.take(group.observation_space, last, index),
+                    reward=np.zeros(len(index)),
+                    terminated=np.zeros(len(index), np.bool_),
+                    truncated=np.ones(len(index), np.bool_),
+                    action_masks=masks,
+                    rows=index,
+                )
+            )
+        faults = {
+            env: error if isinstance(error, Exception) else error[env] for env in envs.tolist()
+        }
+        return Batch(groups, faults)
+
+    def _step_own(self, envs: IntArray, actions: Sequence[BatchedValue]) -> Batch:
+        """Steps a simulator that does its own autoreset, but not after it has failed."""
+        if self._simulator is None:
+            return self._restart(envs)
+        batch = self._advance(envs, actions)
+        if batch.faults and self.mode is AutoresetMode.SAME_STEP:
+            return self._restart_ended(envs, batch)
+        return batch
+
+    # -- all kinds together ---------------------------------------------------------------
+
+    def _step_by_state(
+        self, envs: IntArray, actions: Sequence[BatchedValue], over: BoolArray, lost: BoolArray
+    ) -> Batch:
+        parts = []
+        if lost.any():
+            gone = envs[lost]
+            parts.append((gone, self._failed(gone, {e: self._lost.pop(e) for e in gone.tolist()})))
+        running = ~over & ~lost
+        if running.any():
+            chosen = [
+                spaces.take(
+                    group.action_space,
+                    action,
+                    np.flatnonzero(np.repeat(running, len(group.agents))),
+                )
+                for group, action in zip(self.groups, actions, strict=True)
+            ]
+            parts.append((envs[running], self._advance(envs[running], chosen)))
+        next_up = over & ~lost
+        if next_up.any():
+            # A simulator that failed in the step above is made anew by this reset.
+            parts.append((envs[next_up], self._restart(envs[next_up])))
+        return self._join(parts)
+
+    def _restart_ended(self, envs: IntArray, batch: Batch) -> Batch:
+        """SAME_STEP: starts the next episodes of those that ended just now."""
+        ended = envs[self._over(envs)]
+        if not ended.size:
+            return batch
+        after = self._restart(ended)
+        keep = np.setdiff1d(ended, list(after.faults))
+        groups = []
+        for group, before, fresh in zip(self.groups, batch.groups, after.groups, strict=True):
+            index = rows.of_batch(group, before, envs)
+            is_final = np.isin(index, rows.of_environments(group, keep))
+            final, going_on = np.flatnonzero(is_final), np.flatnonzero(~is_final)
+            fresh_rows = rows.of_batch(group, fresh, ended)
+            kept = np.flatnonzero(np.isin(fresh_rows, rows.of_environments(group, keep)))
+            start = rows.started(rows.select(group, fresh, fresh_rows, kept), len(kept))
+            position = {int(row): place for place, row in enumerate(start.rows)}  # type: ignore[arg-type]
+            for place in final.tolist():
+                at = position.get(int(index[place]))
+                if at is not None:
+                    start.reward[at] = before.reward[place]  # type: ignore[index]
+                    start.terminated[at] = before.terminated[place]  # type: ignore[index]
+                    start.truncated[at] = before.truncated[place]  # type: ignore[index]
+            merged = rows.merge(group, [rows.select(group, before, index, going_on), start])
+            merged.final_rows = index[final]
+            merged.final_observation = spaces.take(
+                group.observation_space, before.observation, final
+            )
+            merged.final_infos = rows.select_infos(before.infos, final, len(index))
+            groups.append(merged)
+        return Batch(
+            groups,
+            {**batch.faults, **{env: after.faults[env] for env in after.faults}},
+            after.started,
+            after.episode_options,
+        )
+
+    def _join(self, parts: list[tuple[IntArray, Batch]]) -> Batch:
+        if len(parts) == 1:
+            return parts[0][1]
+        groups = []
+        for number, group in enumerate(self.groups):
+            pieces = []
+            for envs, part in parts:
+                piece = part.groups[number]
+                piece.rows = rows.of_batch(group, piece, envs)
+                pieces.append(piece)
+            groups.append(rows.merge(group, pieces))
+        faults = {env: fault for _, part in parts for env, fault in part.faults.items()}
+        begun = [part for _, part in parts if part.started is not None]
+        return Batch(groups, faults, *self._join_started(begun))
+
+    def _join_started(self, parts: list[Batch]) -> tuple[IntArray | None, dict[str, Any]]:
+        if not parts:
+            return None, {}
+        if len(parts) == 1:
+            return parts[0].started, parts[0].episode_options
+        begun = [part.started for part in parts if part.started is not None]
+        started = np.concatenate(begun)
+        order = np.argsort(started)
+        declared = {parameter.name: parameter.space for parameter in self.simulator.parameters}
+        options = {}
+        for name in parts[0].episode_options:
+            values = [part.episode_options[name] for part in parts]
+            pieces = list(zip(values, map(len, begun), strict=True))
+            options[name] = spaces.take(
+                declared[name], spaces.concatenate(declared[name], pieces), order
+            )
+        return started[order], options
+
+    # -- bookkeeping ----------------------------------------------------------------------
+
+    def _over(self, envs: IntArray) -> BoolArray:
+        over = np.ones(len(envs), np.bool_)
+        for alive in self._alive:
+            over &= ~alive[envs].any(axis=1)
+        return over
+
+    def _begin(self, envs: IntArray, batch: Batch) -> None:
+        self._reset_once[envs] = True
+        for alive in self._alive:
+            alive[envs] = False
+        for env in envs.tolist() if self._lost else ():
+            self._lost.pop(env, None)
+        self._note(envs, batch)
+
+    def _note(self, envs: IntArray, batch: Batch) -> None:
+        """Remembers who is alive, and the observations, for the row of a fault to come."""
+        for number, (group, part) in enumerate(zip(self.groups, batch.groups, strict=True)):
+            index = rows.of_batch(group, part, envs)
+            alive = self._alive[number].reshape(-1)
+            if part.terminated is None or part.truncated is None:
+                alive[index] = True
+            else:
+                alive[index] = ~(part.terminated | part.truncated)
+            self._remember(number, index, part.observation, alive.size)
+
+    def _remember(
+        self, number: int, index: IntArray, observation: BatchedValue, total: int
+    ) -> None:
+        space = self.groups[number].observation_space
+        if len(index) == total:
+            # A copy, since the simulator may reuse its arrays.
+            self._last[number] = spaces.take(space, observation, index)
+            return
+        if self._last[number] is None:
+            self._last[number] = spaces.zeros(space, total)
+        self._last[number] = spaces.put(space, self._last[number], index, observation)
+
+    def _whole(self, envs: IntArray, request: str) -> None:
+        if self._own and request == "step" and len(envs) != self.num_envs:
+            raise Unsupported(
+                "this simulator steps all its environments at once: leave out which ones"
+            )

@@ -1,0 +1,138 @@
+"""Selecting and merging the rows of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from farsim import spaces
+from simserver.simulator import Group, GroupBatch, Info, IntArray
+
+
+def of_environments(group: Group, envs: IntArray) -> IntArray:
+    """The rows of all agents of ``envs`` in ``group``, in order."""
+    agents = len(group.agents)
+    if agents == 1:
+        return envs
+    return (envs[:, None] * agents + np.arange(agents)).reshape(-1)
+
+
+def of_batch(group: Group, batch: GroupBatch, envs: IntArray) -> IntArray:
+    """The rows of ``group`` that ``batch`` has, for a batch about ``envs``."""
+    return of_environments(group, envs) if batch.rows is None else batch.rows
+
+
+def select(group: Group, batch: GroupBatch, rows: IntArray, positions: IntArray) -> GroupBatch:
+    """The part of ``batch`` at ``positions``; ``rows`` are the rows of the whole batch."""
+    return GroupBatch(
+        observation=spaces.take(group.observation_space, batch.observation, positions),
+        reward=None if batch.reward is None else batch.reward[positions],
+        terminated=None if batch.terminated is None else batch.terminated[positions],
+        truncated=None if batch.truncated is None else batch.truncated[positions],
+        action_masks=tuple(mask[positions] for mask in batch.action_masks),
+        infos=select_infos(batch.infos, positions, len(rows)),
+        rows=rows[positions],
+    )
+
+
+def select_infos(infos: dict[str, Info], positions: IntArray, count: int) -> dict[str, Info]:
+    """The infos about ``positions`` of a batch of ``count`` rows, renumbered to their order."""
+    selected = {}
+    new_position = np.full(count, -1, np.int64)
+    new_position[positions] = np.arange(len(positions))
+    for name, info in infos.items():
+        moved = new_position if info.rows is None else new_position[info.rows]
+        kept = np.flatnonzero(moved >= 0)
+        if kept.size:
+            order = kept[np.argsort(moved[kept], kind="stable")]
+            selected[name] = Info(_pick(info.values, order), moved[order])
+    return selected
+
+
+def merge(group: Group, parts: Sequence[GroupBatch]) -> GroupBatch:
+    """One batch of the rows of all ``parts``, in order of the rows, which no two share.
+
+    Every part has ``rows``. A part without rewards counts as rows that have just started:
+    reward 0, neither terminated nor truncated.
+    """
+    counts = [len(_rows(part)) for part in parts]
+    rows = np.concatenate([_rows(part) for part in parts])
+    order = np.argsort(rows, kind="stable")
+    observation = spaces.concatenate(
+        group.observation_space,
+        [(part.observation, count) for part, count in zip(parts, counts, strict=True)],
+    )
+    masks = zip(*(part.action_masks for part in parts), strict=True)
+    return GroupBatch(
+        observation=spaces.take(group.observation_space, observation, order),
+        reward=np.concatenate(
+            [
+                np.zeros(count) if part.reward is None else part.reward
+                for part, count in zip(parts, counts, strict=True)
+            ]
+        )[order],
+        terminated=_flags([part.terminated for part in parts], counts)[order],
+        truncated=_flags([part.truncated for part in parts], counts)[order],
+        action_masks=tuple(np.concatenate(leaf)[order] for leaf in masks),
+        infos=_merge_infos(parts, counts, order),
+        rows=rows[order],
+    )
+
+
+def started(batch: GroupBatch, count: int) -> GroupBatch:
+    """``batch`` as part of the reply to a step: reward 0, neither terminated nor truncated."""
+    return replace(
+        batch,
+        reward=np.zeros(count),
+        terminated=np.zeros(count, np.bool_),
+        truncated=np.zeros(count, np.bool_),
+    )
+
+
+def _rows(part: GroupBatch) -> IntArray:
+    if part.rows is None:
+        raise ValueError("a part to merge names its rows")
+    return part.rows
+
+
+def _flags(parts: list[np.ndarray | None], counts: list[int]) -> np.ndarray:
+    return np.concatenate(
+        [
+            np.zeros(count, np.bool_) if part is None else part
+            for part, count in zip(parts, counts, strict=True)
+        ]
+    )
+
+
+def _merge_infos(
+    parts: Sequence[GroupBatch], counts: list[int], order: IntArray
+) -> dict[str, Info]:
+    new_position = np.empty(len(order), np.int64)
+    new_position[order] = np.arange(len(order))
+    pieces: dict[str, list[tuple[IntArray, Info]]] = {}
+    offset = 0
+    for part, count in zip(parts, counts, strict=True):
+        for name, info in part.infos.items():
+            inside = np.arange(count) if info.rows is None else info.rows
+            pieces.setdefault(name, []).append((new_position[offset + inside], info))
+        offset += count
+    return {name: _join(piece) for name, piece in pieces.items()}
+
+
+def _join(pieces: list[tuple[IntArray, Info]]) -> Info:
+    positions = np.concatenate([position for position, _ in pieces])
+    order = np.argsort(positions, kind="stable")
+    values: np.ndarray | list[str]
+    if all(isinstance(info.values, np.ndarray) for _, info in pieces):
+        values = np.concatenate([info.values for _, info in pieces])
+    else:
+        values = [str(value) for _, info in pieces for value in info.values]
+    return Info(_pick(values, order), positions[order])
+
+
+def _pick(values: np.ndarray | Sequence[str], index: IntArray) -> np.ndarray | list[str]:
+    if isinstance(values, np.ndarray):
+        return values[index]
+    return [values[i] for i in index]

@@ -1,0 +1,1 @@
+"""The built-in simulators, one package or module for each."""

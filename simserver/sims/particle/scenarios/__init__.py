@@ -1,0 +1,1 @@
+"""The nine scenarios, a file for each."""

@@ -1,0 +1,95 @@
+"""What comes first: the command line, then the training file, then the checkpoint."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from gymnasium.spaces import Box, Discrete
+
+from agent.training import configuration
+from agent.training.checkpoint import Checkpoint, Manifest
+from agent.training.configuration import Setting
+from agent.training.presets import preset
+from agent.training.request import Decisions, Request
+from agent.training.stopping import StopConditions
+
+FILE = configuration.parse(
+    "algo: APPO\noptions: {a: 1, b: 1}\nstop: {steps: 10, time: 20}\ndebugging: {seed: 4}\n",
+    "file.yaml",
+)
+MANIFEST = Manifest(
+    simulator="adder",
+    options={"a": 0, "c": 0},
+    session_options={},
+    algo="IMPALA",
+    settings={"training": {"lr": 0.5}},
+    observation_space=Box(0, 1, (2,)),
+    action_space=Discrete(2),
+    action_mask=False,
+    iteration=3,
+    steps=300,
+    seed=9,
+)
+CHECKPOINT = Checkpoint(Path("somewhere"), MANIFEST)
+PLAIN = Request("adder", Path("out"))
+
+
+def merged(decisions: Decisions) -> dict[str, dict]:
+    found: dict[str, dict] = {}
+    for layer in decisions.layers:
+        for section, members in layer.items():
+            values = {name: setting.value for name, setting in members.items()}
+            found.setdefault(section, {}).update(values)
+    return found
+
+
+def test_the_command_line_comes_before_the_file_and_that_before_the_checkpoint():
+    request = replace(
+        PLAIN,
+        file=FILE,
+        resume=CHECKPOINT,
+        options={"b": 2},
+        stop=StopConditions(steps=30),
+        seed=7,
+    )
+    decisions = Decisions.of(request)
+    assert decisions.algo == "APPO"
+    assert decisions.options == {"a": 1, "b": 2, "c": 0}
+    assert decisions.stop == StopConditions(steps=30, seconds=20)
+    assert decisions.seed == merged(decisions)["debugging"]["seed"] == 7
+
+
+def test_a_resumed_run_keeps_what_nobody_changes():
+    decisions = Decisions.of(replace(PLAIN, resume=CHECKPOINT))
+    assert (decisions.algo, decisions.seed) == ("IMPALA", 9)
+    assert merged(decisions)["training"] == {"lr": 0.5}
+
+
+def test_another_algorithm_starts_from_its_own_settings():
+    decisions = Decisions.of(replace(PLAIN, resume=CHECKPOINT, algo="PPO"))
+    assert "training" not in merged(decisions)
+
+
+def test_the_files_seed_holds_without_one_on_the_command_line():
+    assert Decisions.of(replace(PLAIN, file=FILE)).seed == 4
+
+
+def test_without_anything_it_is_ppo_with_the_built_in_settings_and_a_drawn_seed():
+    decisions = Decisions.of(replace(PLAIN, simulator="deeprm"))
+    assert decisions.algo == "PPO"
+    settings = merged(decisions)
+    assert settings.pop("debugging") == {"seed": decisions.seed}
+    assert settings == preset("deeprm", "PPO")
+    assert decisions.seed != Decisions.of(replace(PLAIN, simulator="deeprm")).seed
+
+
+def test_flags_override_the_file():
+    file = configuration.parse("env_runners: {num_env_runners: 3}", "file.yaml")
+    layer = {"env_runners": {"num_env_runners": Setting(1, "--env-runners")}}
+    decisions = Decisions.of(replace(PLAIN, file=file, layer=layer))
+    assert merged(decisions)["env_runners"]["num_env_runners"] == 1
+
+
+def test_a_manifest_survives_json():
+    settings = {"training": {"vf_clip_param": float("inf"), "lr": [[0, 0.1], [10, 0.0]]}}
+    manifest = replace(MANIFEST, settings=settings, seed=None)
+    assert Manifest.from_json(manifest.to_json()) == manifest
