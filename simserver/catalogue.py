@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import gymnasium as gym
 
 from farsim import options as option_values
 from farsim.errors import SimulatorFault, UnknownOption, UnknownSimulator
+from simserver.adapters import constructor
 from simserver.adapters.gymnasium_env import GymnasiumSimulator
 from simserver.adapters.vector_env import VectorEnvSimulator
 from simserver.simulator import BatchSimulator, Parameter
@@ -39,7 +40,7 @@ BUILT_IN = {
 }
 
 #: What may be served besides, for error messages and help.
-FORMS = "gymnasium/<id>, gymnasium-vector/<id>, or <module>:<class or factory>"
+FORMS = "gymnasium/<id>, gymnasium-vector/<id>, pettingzoo/<module>, or <module>:<class or factory>"
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,8 @@ def _load_one(name: str) -> Entry:
             ),
             f"Gymnasium's {rest}, vectorised by its author",
         )
+    if kind == "pettingzoo" and rest:
+        return _pettingzoo(name, rest)
     if ":" in name:
         return _entry(name, _import(name))
     hint = option_values.nearest(name, BUILT_IN)
@@ -145,7 +148,7 @@ def _load_one(name: str) -> Entry:
 
 
 def _entry(name: str, target: Any) -> Entry:
-    """For a class or factory: a batch simulator, or what makes an Env or a VectorEnv."""
+    """For a class or factory: a batch simulator, or what makes environments of a known kind."""
     description = (getattr(target, "__doc__", None) or "").strip().partition("\n")[0]
     target = _simulator_of_scenario(target)
     if isinstance(target, type) and issubclass(target, BatchSimulator):
@@ -154,11 +157,14 @@ def _entry(name: str, target: Any) -> Entry:
         return _vector_entry(name, target, description)
     if isinstance(target, type) and issubclass(target, gym.Env):
         return _env_entry(name, target, description)
+    if isinstance(target, type) and issubclass(target, _pettingzoo_kinds()):
+        return _pettingzoo_entry(name, target, constructor.parameters_of(target), description)
     if callable(target):
         return _factory_entry(name, target, description)
     raise UnknownSimulator(
         f"'{name}' is {type(target).__name__}; name a BatchSimulator, a gymnasium.Env, a "
-        "gymnasium.vector.VectorEnv, or a function that makes one of the last two",
+        "gymnasium.vector.VectorEnv, a pettingzoo.ParallelEnv or AECEnv, or a function that makes "
+        "one of the last four",
         name,
     )
 
@@ -174,7 +180,22 @@ def _simulator_of_scenario(target: Any) -> Any:
 def _factory_entry(name: str, factory: Callable[..., Any], description: str) -> Entry:
     if "num_envs" in signature_of(factory):
         return _vector_entry(name, factory, description)
-    return _env_entry(name, factory, description)
+    parameters = constructor.parameters_of(factory)
+
+    @cache
+    def makes_agents() -> bool:
+        """Whether it makes environments of PettingZoo's; only trying it tells."""
+        defaults = {p.name: constructor.plain(p.default) for p in parameters if not p.per_episode}
+        env = factory(**defaults)
+        env.close()
+        return isinstance(env, _pettingzoo_kinds())
+
+    def build(num_envs: int, **options: Any) -> BatchSimulator:
+        if makes_agents():
+            return _agents(num_envs, factory, parameters, options)
+        return GymnasiumSimulator(num_envs, make_env=factory, declared=parameters, **options)
+
+    return Entry(name, build, parameters, description)
 
 
 def signature_of(factory: Callable[..., Any]) -> Mapping[str, Any]:
@@ -191,6 +212,40 @@ def _env_entry(name: str, make_env: Callable[..., gym.Env[Any, Any]], descriptio
         return GymnasiumSimulator(num_envs, make_env=make_env, declared=parameters, **options)
 
     return Entry(name, build, parameters, description)
+
+
+def _pettingzoo(name: str, path: str) -> Entry:
+    from simserver.adapters import pettingzoo_modules
+
+    _look_here()
+    maker = pettingzoo_modules.find(name, path)
+    return _pettingzoo_entry(name, maker.make_env, maker.parameters, f"PettingZoo's {path}")
+
+
+def _pettingzoo_entry(
+    name: str, make_env: Callable[..., Any], parameters: tuple[Parameter, ...], description: str
+) -> Entry:
+    def build(num_envs: int, **options: Any) -> BatchSimulator:
+        return _agents(num_envs, make_env, parameters, options)
+
+    return Entry(name, build, parameters, description)
+
+
+def _agents(
+    num_envs: int,
+    make_env: Callable[..., Any],
+    parameters: tuple[Parameter, ...],
+    options: Mapping[str, Any],
+) -> BatchSimulator:
+    from simserver.adapters.pettingzoo_env import PettingZooSimulator
+
+    return PettingZooSimulator(num_envs, make_env=make_env, declared=parameters, **options)
+
+
+def _pettingzoo_kinds() -> tuple[type, ...]:
+    """The classes of PettingZoo's environments, if someone has loaded it; who has one has."""
+    package = sys.modules.get("pettingzoo")
+    return (package.ParallelEnv, package.AECEnv) if package else ()
 
 
 def _vector_entry(name: str, make_vec: Callable[..., Any], description: str) -> Entry:
@@ -227,10 +282,15 @@ def _spec(name: str, env_id: str) -> Any:
         raise UnknownSimulator(f"Gymnasium does not offer '{env_id}': {error}", name) from error
 
 
-def _import(path: str) -> Any:
-    module_name, _, attribute = path.partition(":")
+def _look_here() -> None:
+    """Lets modules in the working directory be imported."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+
+
+def _import(path: str) -> Any:
+    module_name, _, attribute = path.partition(":")
+    _look_here()
     try:
         target = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

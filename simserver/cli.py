@@ -20,8 +20,8 @@ def serve(
     simulators: Annotated[
         list[str],
         typer.Argument(
-            help="deeprm, adder, gymnasium/<id>, gymnasium-vector/<id>, or "
-            "<module>:<class or factory>.",
+            help="deeprm, adder, particle/<scenario>, gymnasium/<id>, gymnasium-vector/<id>, "
+            "pettingzoo/<module>, or <module>:<class or factory>.",
             show_default=False,
         ),
     ],
@@ -97,6 +97,7 @@ def serve(
       farsim serve deeprm
       farsim serve deeprm --workers 4 --option num_nw=5
       farsim serve gymnasium/CartPole-v1 adder --address 127.0.0.1:0
+      farsim serve pettingzoo/mpe2.simple_tag_v3
       farsim serve my_package.my_module:MyEnv
       farsim serve deeprm --address 0.0.0.0:50051 --tls-cert server.pem --tls-key server-key.pem \\
           --tls-client-ca ca.pem --token-file token

@@ -179,6 +179,9 @@ def _group_to_proto(group: Group, envs: IntArray, part: GroupBatch, message: pb.
             spaces.encode(group.observation_space, part.final_observation, len(part.final_rows))
         )
         message.final_infos.extend(_info(name, info) for name, info in part.final_infos.items())
+    if part.acting is not None:
+        message.acting.index.extend(part.acting.tolist())
+        message.acting.SetInParent()
 
 
 def _info(name: str, info: Info) -> pb.Info:

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from farsim import spaces
 from farsim.errors import EpisodeOver, InvalidOption, ProtocolError, SimulatorFault, Unsupported
 from simserver import rows
+from simserver.roster import Roster
 from simserver.simulator import (
     Batch,
     BatchedValue,
@@ -46,16 +47,14 @@ class Episodes:
         self.groups = self._simulator.groups
         self._own = self._simulator.own_autoreset is not None
         self._reset_once = np.zeros(num_envs, np.bool_)
-        self._alive: list[BoolArray] = [
-            np.zeros((num_envs, len(group.agents)), np.bool_) for group in self.groups
-        ]
+        #: Who is in an episode, who is to act, and what they saw last.
+        self.roster = Roster(self.groups, num_envs)
         #: Environments lost with a failed simulator that no reply has told of yet.
         self._lost: dict[int, Exception] = {}
         #: Per-episode options by environment, to give again to a simulator made anew.
         self._options: dict[int, dict[str, Any]] = {}
         #: Environments of a simulator made anew that have not been given theirs again.
         self._forgotten: set[int] = set()
-        self._last: list[BatchedValue] = [None] * len(self.groups)
 
     @property
     def simulator(self) -> BatchSimulator:
@@ -109,7 +108,8 @@ class Episodes:
                 f"environments {envs[~self._reset_once[envs]].tolist()} have no episode: "
                 "send a reset for them before the first step"
             )
-        over = self._over(envs)
+        self.roster.mark()
+        over = self.roster.over(envs)
         lost = np.isin(envs, list(self._lost))
         if self.mode is AutoresetMode.DISABLED and (over & ~lost).any():
             raise EpisodeOver(
@@ -135,8 +135,7 @@ class Episodes:
     def abandon(self, envs: IntArray) -> None:
         """Leaves ``envs`` without an episode, as before their first reset."""
         self._reset_once[envs] = False
-        for alive in self._alive:
-            alive[envs] = False
+        self.roster.end(envs)
 
     def close(self) -> None:
         """Frees the simulator, whatever it says to that."""
@@ -152,10 +151,12 @@ class Episodes:
     def _advance(self, envs: IntArray, actions: Sequence[BatchedValue]) -> Batch:
         try:
             batch = self.simulator.step(envs, actions)
-            self._note(envs, batch)
+            self.roster.note(envs, batch)
         except Exception as error:
             logger.warning("a step of environments %s failed", envs.tolist(), exc_info=True)
             return self.fail(envs, error)
+        if batch.faults:
+            self.roster.end(np.array(sorted(batch.faults)))
         return batch
 
     def _restart(self, envs: IntArray) -> Batch:
@@ -170,9 +171,8 @@ class Episodes:
                 [(envs[i : i + 1], self._restart(envs[i : i + 1])) for i in range(len(envs))]
             )
         self._begin(envs, batch)
-        for env in batch.faults:
-            for alive in self._alive:
-                alive[env] = False
+        if batch.faults:
+            self.roster.end(np.array(sorted(batch.faults)))
         return batch
 
     def _simulator_reset(
@@ -217,24 +217,24 @@ class Episodes:
             The rows of ``envs``, as faults; the others' come with their next step.
         """
         self.close()
-        others = np.setdiff1d(np.flatnonzero(~self._over(np.arange(self.num_envs))), envs)
-        for env in others.tolist():
-            self._lost[env] = error
-        for alive in self._alive:
-            alive[:] = False
+        running = np.flatnonzero(~self.roster.over(np.arange(self.num_envs)))
+        for env in np.setdiff1d(running, envs).tolist():
+            self._lost.setdefault(env, error)
+        self.roster.forget_step()
         return self._failed(envs, error)
 
     def _failed(self, envs: IntArray, error: Exception | Mapping[int, Exception]) -> Batch:
         """Rows that end the episodes of ``envs`` with a fault."""
+        self.roster.end(envs)
         groups = []
-        for group, last in zip(self.groups, self._last, strict=True):
-            index = rows.of_environments(group, envs)
+        told = self.roster.last_rows(envs)
+        for group, (index, observation) in zip(self.groups, told, strict=True):
             masks = (
                 spaces.full_masks(group.action_space, len(index)) if group.has_action_mask else ()
             )
             groups.append(
                 GroupBatch(
-                    observation=spaces.take(group.observation_space, last, index),
+                    observation=observation,
                     reward=np.zeros(len(index)),
                     terminated=np.zeros(len(index), np.bool_),
                     truncated=np.ones(len(index), np.bool_),
@@ -284,7 +284,7 @@ class Episodes:
 
     def _restart_ended(self, envs: IntArray, batch: Batch) -> Batch:
         """SAME_STEP: starts the next episodes of those that ended just now."""
-        ended = envs[self._over(envs)]
+        ended = envs[self.roster.over(envs)]
         if not ended.size:
             return batch
         after = self._restart(ended)
@@ -297,14 +297,16 @@ class Episodes:
             fresh_rows = rows.of_batch(group, fresh, ended)
             kept = np.flatnonzero(np.isin(fresh_rows, rows.of_environments(group, keep)))
             start = rows.started(rows.select(group, fresh, fresh_rows, kept), len(kept))
-            position = {int(row): place for place, row in enumerate(start.rows)}  # type: ignore[arg-type]
-            for place in final.tolist():
-                at = position.get(int(index[place]))
-                if at is not None:
-                    start.reward[at] = before.reward[place]  # type: ignore[index]
-                    start.terminated[at] = before.terminated[place]  # type: ignore[index]
-                    start.truncated[at] = before.truncated[place]  # type: ignore[index]
-            merged = rows.merge(group, [rows.select(group, before, index, going_on), start])
+            parts = [rows.select(group, before, index, going_on), start]
+            left = np.setdiff1d(index[final], fresh_rows[kept])
+            if len(left):
+                parts.append(rows.without_episode(group, left))
+            # Merged before ended rows get their flags, by which they would seem to be over.
+            merged = rows.merge(group, parts)
+            at = np.searchsorted(merged.rows, index[final])  # type: ignore[arg-type]
+            merged.reward[at] = before.reward[final]  # type: ignore[index]
+            merged.terminated[at] = before.terminated[final]  # type: ignore[index]
+            merged.truncated[at] = before.truncated[final]  # type: ignore[index]
             merged.final_rows = index[final]
             merged.final_observation = spaces.take(
                 group.observation_space, before.observation, final
@@ -353,42 +355,11 @@ class Episodes:
 
     # -- bookkeeping ----------------------------------------------------------------------
 
-    def _over(self, envs: IntArray) -> BoolArray:
-        over = np.ones(len(envs), np.bool_)
-        for alive in self._alive:
-            over &= ~alive[envs].any(axis=1)
-        return over
-
     def _begin(self, envs: IntArray, batch: Batch) -> None:
         self._reset_once[envs] = True
-        for alive in self._alive:
-            alive[envs] = False
         for env in envs.tolist() if self._lost else ():
             self._lost.pop(env, None)
-        self._note(envs, batch)
-
-    def _note(self, envs: IntArray, batch: Batch) -> None:
-        """Remembers who is alive, and the observations, for the row of a fault to come."""
-        for number, (group, part) in enumerate(zip(self.groups, batch.groups, strict=True)):
-            index = rows.of_batch(group, part, envs)
-            alive = self._alive[number].reshape(-1)
-            if part.terminated is None or part.truncated is None:
-                alive[index] = True
-            else:
-                alive[index] = ~(part.terminated | part.truncated)
-            self._remember(number, index, part.observation, alive.size)
-
-    def _remember(
-        self, number: int, index: IntArray, observation: BatchedValue, total: int
-    ) -> None:
-        space = self.groups[number].observation_space
-        if len(index) == total:
-            # A copy, since the simulator may reuse its arrays.
-            self._last[number] = spaces.take(space, observation, index)
-            return
-        if self._last[number] is None:
-            self._last[number] = spaces.zeros(space, total)
-        self._last[number] = spaces.put(space, self._last[number], index, observation)
+        self.roster.begin(envs, batch)
 
     def _whole(self, envs: IntArray, request: str) -> None:
         if self._own and request == "step" and len(envs) != self.num_envs:

@@ -34,6 +34,7 @@ def select(group: Group, batch: GroupBatch, rows: IntArray, positions: IntArray)
         action_masks=tuple(mask[positions] for mask in batch.action_masks),
         infos=select_infos(batch.infos, positions, len(rows)),
         rows=rows[positions],
+        acting=None if batch.acting is None else np.intersect1d(batch.acting, rows[positions]),
     )
 
 
@@ -78,7 +79,32 @@ def merge(group: Group, parts: Sequence[GroupBatch]) -> GroupBatch:
         action_masks=tuple(np.concatenate(leaf)[order] for leaf in masks),
         infos=_merge_infos(parts, counts, order),
         rows=rows[order],
+        acting=_merge_acting(parts),
     )
+
+
+def without_episode(group: Group, index: IntArray) -> GroupBatch:
+    """Rows of agents that take no part in the episode their environment starts: all zeros."""
+    count = len(index)
+    masks = spaces.full_masks(group.action_space, count) if group.has_action_mask else ()
+    return GroupBatch(
+        spaces.zeros(group.observation_space, count),
+        action_masks=masks,
+        rows=index,
+        acting=np.zeros(0, np.int64),
+    )
+
+
+def acting(batch: GroupBatch, rows: IntArray) -> IntArray:
+    """The rows that are to act after ``batch``, whose rows are ``rows``.
+
+    In a batch without ``started``: there, ended rows are over.
+    """
+    if batch.acting is not None:
+        return batch.acting
+    if batch.terminated is None or batch.truncated is None:
+        return rows
+    return rows[~(batch.terminated | batch.truncated)]
 
 
 def started(batch: GroupBatch, count: int) -> GroupBatch:
@@ -95,6 +121,12 @@ def _rows(part: GroupBatch) -> IntArray:
     if part.rows is None:
         raise ValueError("a part to merge names its rows")
     return part.rows
+
+
+def _merge_acting(parts: Sequence[GroupBatch]) -> IntArray | None:
+    if all(part.acting is None for part in parts):
+        return None
+    return np.sort(np.concatenate([acting(part, _rows(part)) for part in parts]))
 
 
 def _flags(parts: list[np.ndarray | None], counts: list[int]) -> np.ndarray:

@@ -30,6 +30,7 @@ from farsim.errors import (
     to_proto,
 )
 from farsim.v1 import simulator_pb2 as pb
+from simserver import actions
 from simserver.catalogue import Entry
 from simserver.episodes import Episodes
 from simserver.limits import Limits
@@ -252,20 +253,13 @@ class Session:
                 f"actions for {len(request.groups)} groups; this simulator has {len(groups)}",
                 "groups",
             )
-        actions = []
-        for number, (group, sent) in enumerate(zip(groups, request.groups, strict=True)):
-            subject = f"groups[{number}].actions"
-            count = len(envs) * len(group.agents)
-            if sent.HasField("rows"):
-                raise Unsupported("this server takes actions for all agents together", subject)
-            try:
-                values = spaces.decode(group.action_space, sent.actions.tensors, count)
-            except FarsimError as error:
-                raise type(error)(f"{subject}: {error.message}", subject) from error
-            spaces.check(group.action_space, values, count, InvalidAction, subject)
-            actions.append(values)
+        acting = self._episodes.roster.acting
+        read = [
+            actions.read(group, envs, acting[number], sent, f"groups[{number}].actions")
+            for number, (group, sent) in enumerate(zip(groups, request.groups, strict=True))
+        ]
         decoded = time.perf_counter()
-        batch = self._episodes.step(envs, actions)
+        batch = self._episodes.step(envs, read)
         stepped = time.perf_counter()
         try:
             reply = self._batch(envs, batch)

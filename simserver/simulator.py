@@ -53,6 +53,11 @@ class Group:
     With E environments and A agents, row ``e * A + a`` of the group's arrays is agent ``a`` of
     environment ``e``; for one agent, row and environment are the same.
 
+    Agents may take turns, end at different times and join late. From its first row in an episode
+    until one that is terminated or truncated, an agent's episode goes on, and every batch about
+    its environment has a row of it, whether it is to act or not. After that it has none until the
+    next episode. An environment's episode is over when no agent's goes on.
+
     Attributes:
         observation_space: of one agent.
         action_space: of one agent.
@@ -98,6 +103,9 @@ class GroupBatch:
         final_rows: only with ``SAME_STEP``: the rows whose episode ended, int64.
         final_observation: their last observations, batched over ``final_rows``.
         final_infos: their last infos, batched over ``final_rows``.
+        acting: int64, strictly increasing, the rows that are to act in the next step of their
+            environment, all of them among ``rows`` and none of them ended; None for every row
+            here whose episode goes on.
     """
 
     observation: BatchedValue
@@ -110,6 +118,7 @@ class GroupBatch:
     final_rows: IntArray | None = None
     final_observation: BatchedValue = None
     final_infos: dict[str, Info] = field(default_factory=dict)
+    acting: IntArray | None = None
 
 
 @dataclass
@@ -118,9 +127,10 @@ class Batch:
 
     Attributes:
         groups: one for each of ``BatchSimulator.groups``, in that order.
-        faults: the exception of each environment that failed, by environment index. Its rows
-            carry the observation from before, reward 0 and ``truncated``; it has been rebuilt,
-            and waits for a reset like any environment whose episode is over.
+        faults: the exception of each environment that failed, by environment index. Every agent
+            whose episode went on there has a row with the observation from before, reward 0 and
+            ``truncated``; the environment has been rebuilt, and waits for a reset like any whose
+            episode is over.
         started: int64, the environments whose episode started here; None for none.
         episode_options: the per-episode parameters that the started episodes really use, drawn
             ones included: batched values, one row for each of ``started``.
@@ -202,7 +212,8 @@ class BatchSimulator(abc.ABC):
         Args:
             envs: int64, the environments, strictly increasing.
             actions: for each group a batched value with one row for every agent of every one of
-                ``envs``, within the action space.
+                ``envs``. Rows of agents that are to act are within the action space; those of
+                others mean nothing, and have only its dtype and shape.
 
         Raises:
             Exception: all of ``envs`` have failed. To fail single ones, return ``Batch.faults``.

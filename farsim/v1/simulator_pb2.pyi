@@ -318,7 +318,7 @@ class Batch(_message.Message):
     def __init__(self, environments: _Optional[_Union[_tensor_pb2.Rows, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[GroupBatch, _Mapping]]] = ..., faults: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., started: _Optional[_Union[_tensor_pb2.Rows, _Mapping]] = ..., episode_options: _Optional[_Union[Options, _Mapping]] = ...) -> None: ...
 
 class GroupBatch(_message.Message):
-    __slots__ = ("rows", "observation", "reward", "terminated", "truncated", "action_masks", "infos", "final_rows", "final_observation", "final_infos")
+    __slots__ = ("rows", "observation", "reward", "terminated", "truncated", "action_masks", "infos", "final_rows", "final_observation", "final_infos", "acting")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_FIELD_NUMBER: _ClassVar[int]
     REWARD_FIELD_NUMBER: _ClassVar[int]
@@ -329,6 +329,7 @@ class GroupBatch(_message.Message):
     FINAL_ROWS_FIELD_NUMBER: _ClassVar[int]
     FINAL_OBSERVATION_FIELD_NUMBER: _ClassVar[int]
     FINAL_INFOS_FIELD_NUMBER: _ClassVar[int]
+    ACTING_FIELD_NUMBER: _ClassVar[int]
     rows: _tensor_pb2.Rows
     observation: _tensor_pb2.Value
     reward: _tensor_pb2.Tensor
@@ -339,7 +340,8 @@ class GroupBatch(_message.Message):
     final_rows: _tensor_pb2.Rows
     final_observation: _tensor_pb2.Value
     final_infos: _containers.RepeatedCompositeFieldContainer[Info]
-    def __init__(self, rows: _Optional[_Union[_tensor_pb2.Rows, _Mapping]] = ..., observation: _Optional[_Union[_tensor_pb2.Value, _Mapping]] = ..., reward: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., terminated: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., truncated: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., action_masks: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., infos: _Optional[_Iterable[_Union[Info, _Mapping]]] = ..., final_rows: _Optional[_Union[_tensor_pb2.Rows, _Mapping]] = ..., final_observation: _Optional[_Union[_tensor_pb2.Value, _Mapping]] = ..., final_infos: _Optional[_Iterable[_Union[Info, _Mapping]]] = ...) -> None: ...
+    acting: _tensor_pb2.Rows
+    def __init__(self, rows: _Optional[_Union[_tensor_pb2.Rows, _Mapping]] = ..., observation: _Optional[_Union[_tensor_pb2.Value, _Mapping]] = ..., reward: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., terminated: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., truncated: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., action_masks: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., infos: _Optional[_Iterable[_Union[Info, _Mapping]]] = ..., final_rows: _Optional[_Union[_tensor_pb2.Rows, _Mapping]] = ..., final_observation: _Optional[_Union[_tensor_pb2.Value, _Mapping]] = ..., final_infos: _Optional[_Iterable[_Union[Info, _Mapping]]] = ..., acting: _Optional[_Union[_tensor_pb2.Rows, _Mapping]] = ...) -> None: ...
 
 class Info(_message.Message):
     __slots__ = ("name", "rows", "tensor", "texts")

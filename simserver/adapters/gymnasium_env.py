@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Discrete, Text
+from gymnasium.spaces import Discrete
 
 from farsim import spaces
 from farsim.errors import SimulatorFault
+from simserver.adapters import constructor
 from simserver.adapters import infos as info_columns
 from simserver.simulator import (
     Batch,
@@ -26,10 +26,6 @@ from simserver.simulator import (
 )
 
 logger = logging.getLogger(__name__)
-
-_PRINTABLE = "".join(map(chr, range(32, 127)))
-#: Constructor arguments that are not the client's to choose.
-_RESERVED = {"render_mode", "disable_env_checker", "num_envs", "max_episode_steps"}
 
 
 class GymnasiumSimulator(BatchSimulator):
@@ -56,8 +52,8 @@ class GymnasiumSimulator(BatchSimulator):
     ) -> None:
         self.parameters = tuple(declared)  # type: ignore[misc]
         self._per_episode = {parameter.name for parameter in declared if parameter.per_episode}
-        constructor = {
-            parameter.name: _plain(options[parameter.name])
+        arguments = {
+            parameter.name: constructor.plain(options[parameter.name])
             for parameter in declared
             if not parameter.per_episode
         }
@@ -65,12 +61,16 @@ class GymnasiumSimulator(BatchSimulator):
         self._episode_options: list[dict[str, Any]] = [
             dict(self._defaults) for _ in range(num_envs)
         ]
-        self._make = lambda: make_env(**constructor)
+        self._make = lambda: make_env(**arguments)
         first = self._make()
         modes = first.metadata.get("render_modes") or ()
-        if "rgb_array" in modes and first.render_mode != "rgb_array" and _renders(make_env):
+        if (
+            "rgb_array" in modes
+            and first.render_mode != "rgb_array"
+            and constructor.takes_render_mode(make_env)
+        ):
             first.close()
-            self._make = lambda: make_env(render_mode="rgb_array", **constructor)
+            self._make = lambda: make_env(render_mode="rgb_array", **arguments)
             first = self._make()
         if first.render_mode == "rgb_array":
             self.render_modes = ("rgb_array",)  # type: ignore[misc]
@@ -91,11 +91,7 @@ class GymnasiumSimulator(BatchSimulator):
     @staticmethod
     def parameters_of(make_env: Callable[..., gym.Env[Any, Any]]) -> tuple[Parameter, ...]:
         """What a client may choose of a class's or factory's environments."""
-        own = getattr(make_env, "farsim_parameters", None)
-        if own is not None:
-            return tuple(own)
-        arguments = inspect.signature(make_env).parameters.values()
-        return _parameters({a.name: a.default for a in arguments if a.name not in _RESERVED})
+        return constructor.parameters_of(make_env)
 
     @staticmethod
     def parameters_of_spec(spec: Any) -> tuple[Parameter, ...]:
@@ -104,12 +100,7 @@ class GymnasiumSimulator(BatchSimulator):
         if isinstance(entry_point, str):
             module, _, attribute = entry_point.partition(":")
             entry_point = getattr(importlib.import_module(module), attribute)
-        own = getattr(entry_point, "farsim_parameters", None)
-        if own is not None:
-            return tuple(own)
-        arguments = inspect.signature(entry_point).parameters.values()
-        defaults = {a.name: a.default for a in arguments if a.name not in _RESERVED}
-        return _parameters(defaults | {k: v for k, v in spec.kwargs.items() if k not in _RESERVED})
+        return constructor.parameters_of(entry_point, spec.kwargs)
 
     def reset(
         self,
@@ -128,7 +119,7 @@ class GymnasiumSimulator(BatchSimulator):
             seed = None if seeds is None else seeds[i]
             try:
                 observation, info = self._environment(env).reset(
-                    seed=_gymnasium_seed(seed), options=self._episode_options[env] or None
+                    seed=constructor.seed(seed), options=self._episode_options[env] or None
                 )
                 self._last[env] = self._fitting(observation)
             except Exception as error:
@@ -228,39 +219,3 @@ class GymnasiumSimulator(BatchSimulator):
             return full[0]
         parts = mask if isinstance(mask, tuple) else (mask,)
         return np.concatenate([np.asarray(part).reshape(-1) for part in parts]).astype(np.bool_)
-
-
-def _gymnasium_seed(seed: int | None) -> int | None:
-    """Gymnasium takes seeds from 0 on; the contract's are signed 64-bit integers."""
-    return None if seed is None else seed & 0xFFFF_FFFF_FFFF_FFFF
-
-
-def _renders(make_env: Callable[..., Any]) -> bool:
-    arguments = inspect.signature(make_env).parameters.values()
-    return any(a.name == "render_mode" or a.kind is a.VAR_KEYWORD for a in arguments)
-
-
-def _parameters(defaults: Mapping[str, Any]) -> tuple[Parameter, ...]:
-    parameters = []
-    for name, default in defaults.items():
-        if isinstance(default, bool):
-            parameters.append(Parameter(name, Discrete(2), np.int64(default)))
-        elif isinstance(default, int):
-            bound = 2**53
-            space = Box(-bound, bound, (), np.int64)
-            parameters.append(Parameter(name, space, np.array(default)))
-        elif isinstance(default, float):
-            parameters.append(
-                Parameter(name, Box(-np.inf, np.inf, (), np.float64), np.array(default))
-            )
-        elif isinstance(default, str):
-            text = Text(256, min_length=0, charset=_PRINTABLE)
-            parameters.append(Parameter(name, text, default))
-    return tuple(parameters)
-
-
-def _plain(value: Any) -> Any:
-    """A constructor argument as Python has it: the number inside a scalar array."""
-    if (isinstance(value, np.ndarray) and value.ndim == 0) or isinstance(value, np.generic):
-        return value.item()
-    return value

@@ -1,10 +1,12 @@
 """Autoreset and faults, on a simulator with agents that end at different times."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
 from farsim.errors import EpisodeOver, InvalidOption, ProtocolError
+from simserver.adapters.vector_env import VectorEnvSimulator
 from simserver.episodes import Episodes
 from tests.simulators.relay import FAIL, Relay
 
@@ -90,14 +92,31 @@ def test_one_failed_environment_costs_the_others_nothing():
     assert after.groups[0].observation[:, 1].tolist() == [0, 0, 1, 1, 0, 0]
 
 
+def test_a_fault_ends_the_episode_of_every_agent_whatever_its_row_says():
+    class Careless(Relay):
+        def step(self, envs, actions):
+            batch = super().step(envs, actions)
+            for env in batch.faults:
+                batch.groups[0].truncated[batch.groups[0].rows == 2 * env + 1] = False
+            return batch
+
+    subject = Episodes(
+        lambda: Careless(3, length=np.int64(2), offset=np.int64(0)), 3, AutoresetMode.NEXT_STEP
+    )
+    subject.reset(ALL, None, {}, {})
+    assert list(subject.step(ALL, actions(0, FAIL, 0)).faults) == [1]
+    assert subject.step(ALL, IDLE).started.tolist() == [1]
+
+
 def test_a_failed_simulator_is_a_fault_of_all_and_is_made_anew_with_the_same_options():
     subject = begin(AutoresetMode.NEXT_STEP, [1, 2, 3])
     subject.step(ALL, IDLE)
     batch = subject.step(ALL, actions(FAIL, 0, 0))
     part = batch.groups[0]
     assert sorted(batch.faults) == [0, 1, 2]
-    assert part.truncated.all() and part.reward.tolist() == [0] * 6
-    assert part.observation[:, 2].tolist() == [1] * 6, "the observation from before"
+    assert part.rows.tolist() == [1, 2, 3, 4, 5], "the short agent of environment 0 has ended"
+    assert part.truncated.all() and part.reward.tolist() == [0] * 5
+    assert part.observation[:, 2].tolist() == [1] * 5, "the observation from before"
     after = subject.step(ALL, IDLE)
     assert after.started.tolist() == [0, 1, 2]
     assert after.episode_options["length"].tolist() == [1, 2, 3]
@@ -172,3 +191,24 @@ def test_options_that_do_not_go_together_are_the_clients_error():
     )
     with pytest.raises(InvalidOption, match="breadth"):
         subject.reset(ALL, None, {}, {})
+
+
+def test_who_resets_by_itself_goes_on_in_the_step_that_ends():
+    def make() -> VectorEnvSimulator:
+        keywords = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        return VectorEnvSimulator(
+            2,
+            make_vec=lambda num_envs: gym.make_vec(
+                "CartPole-v1", num_envs, gym.VectorizeMode.SYNC, vector_kwargs=keywords
+            ),
+        )
+
+    subject = Episodes(make, 2, AutoresetMode.SAME_STEP)
+    envs = np.arange(2)
+    subject.reset(envs, [1, 2], {}, {})
+    started = []
+    for _ in range(30):
+        batch = subject.step(envs, [np.zeros(2, np.int64)])
+        started += batch.started.tolist()
+        assert subject.roster.acting[0].all()
+    assert {0, 1} <= set(started)
