@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class GroupBatch:
         final_rows: int64; with ``SAME_STEP`` the rows whose episode ended.
         final_observation: their last observations; None if there are none.
         final_infos: their last infos, whose ``rows`` are positions in ``final_rows``.
+        acting: int64, those of ``rows`` that are to act in the next step of their environment.
     """
 
     rows: IntArray
@@ -64,6 +65,17 @@ class GroupBatch:
     final_rows: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     final_observation: BatchedValue = None
     final_infos: Mapping[str, Info] = field(default_factory=dict)
+    acting: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def moved(self, by: int) -> GroupBatch:
+        """The same with all rows of the group higher by ``by``."""
+        rows = self.rows + by
+        return replace(
+            self,
+            rows=rows,
+            acting=rows if self.acting is self.rows else self.acting + by,
+            final_rows=self.final_rows + by if len(self.final_rows) else self.final_rows,
+        )
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class Batch:
         return cls(
             environments=environments,
             groups=tuple(
-                _group(message, group, environments)
+                _group(message, group, environments, started)
                 for message, group in zip(batch.groups, groups, strict=True)
             ),
             faults={fault.environment: errors.from_proto(fault.error) for fault in batch.faults},
@@ -121,21 +133,34 @@ class Batch:
         )
 
 
-def _group(message: pb.GroupBatch, group: Group, environments: IntArray) -> GroupBatch:
-    agents = len(group.agents)
-    every = (environments[:, None] * agents + np.arange(agents)).reshape(-1)
+def _group(
+    message: pb.GroupBatch, group: Group, environments: IntArray, started: IntArray
+) -> GroupBatch:
+    every = rows_of(environments, len(group.agents))
     rows = np.array(message.rows.index, np.int64) if message.HasField("rows") else every
     count = len(rows)
-    if message.HasField("rows") and not np.isin(rows, every).all():
-        raise ProtocolError(f"rows {rows.tolist()} of group '{group.name}', which nobody asked for")
+    if message.HasField("rows"):
+        _check_rows(rows, every, f"rows of group '{group.name}'")
     final_rows = np.array(message.final_rows.index, np.int64)
+    if len(final_rows):
+        _check_rows(final_rows, rows, f"final rows of group '{group.name}'")
     stepped = message.HasField("reward")
+    terminated = _flags(message.terminated, count, stepped)
+    truncated = _flags(message.truncated, count, stepped)
+    if message.HasField("acting"):
+        acting = np.array(message.acting.index, np.int64)
+        _check_rows(acting, rows, f"acting rows of group '{group.name}'")
+    else:
+        ended = terminated | truncated
+        acting = rows
+        if ended.any():
+            acting = rows[going_on(rows // len(group.agents), ended, started)]
     return GroupBatch(
         rows=rows,
         observation=_decode(group.observation_space, message.observation, count),
         reward=_column(message.reward, np.float64, count) if stepped else np.zeros(count),
-        terminated=_flags(message.terminated, count, stepped),
-        truncated=_flags(message.truncated, count, stepped),
+        terminated=terminated,
+        truncated=truncated,
         action_masks=tuple(tensors.unpack(mask) for mask in message.action_masks),
         infos=_infos(message.infos, count),
         final_rows=final_rows,
@@ -145,7 +170,33 @@ def _group(message: pb.GroupBatch, group: Group, environments: IntArray) -> Grou
             else None
         ),
         final_infos=_infos(message.final_infos, len(final_rows)),
+        acting=acting,
     )
+
+
+def rows_of(environments: IntArray, agents: int) -> IntArray:
+    """The rows of all agents of ``environments``, for a group of so many agents; in order."""
+    if agents == 1:
+        return environments
+    return (environments[:, None] * agents + np.arange(agents)).reshape(-1)
+
+
+def going_on(
+    environments: IntArray, ended: NDArray[np.bool_], started: IntArray
+) -> NDArray[np.bool_]:
+    """Of rows of ``environments``, whose agent's episode goes on.
+
+    Args:
+        environments: of each row.
+        ended: whether an episode of its agent ended.
+        started: the environments in which an episode began, after that end if there was one.
+    """
+    return ~ended | np.isin(environments, started)
+
+
+def _check_rows(rows: IntArray, among: IntArray, what: str) -> None:
+    if np.any(np.diff(rows) <= 0) or not np.isin(rows, among).all():
+        raise ProtocolError(f"{what}: {rows.tolist()} are not increasing, or nobody asked for them")
 
 
 def _decode(space: Space[Any], value: tensor_pb2.Value, count: int) -> BatchedValue:

@@ -236,15 +236,24 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
 
     def _seeds(self) -> list[int]:
         """One for each environment, for a reset that RLlib wants to be seeded."""
-        entropy = [int(self.config.seed or 0) % 2**64, int(self.config.in_evaluation)]
-        entropy.append(self.worker_index or 0)
-        if not self.config.in_evaluation:
-            entropy += [int(self.num_env_steps_sampled_lifetime), self._resets]
-            self._resets += 1
-        if _was_restarted():
-            # Whatever episodes this actor had before it died must not come again.
-            entropy.append(secrets.randbits(64))
-        return np.random.SeedSequence(entropy).generate_state(self.num_envs).tolist()
+        self._resets += 1
+        return seeds_of(self, self._resets)
+
+
+def seeds_of(runner: Any, resets: int) -> list[int]:
+    """Seeds for all environments of an env runner, for its reset number ``resets``.
+
+    They depend on ``config.seed``, the runner, and the steps sampled before; in evaluation runners
+    on nothing else.
+    """
+    config = runner.config
+    entropy = [int(config.seed or 0) % 2**64, int(config.in_evaluation), runner.worker_index or 0]
+    if not config.in_evaluation:
+        entropy += [int(runner.num_env_steps_sampled_lifetime), resets - 1]
+    if _was_restarted():
+        # Whatever episodes this actor had before it died must not come again.
+        entropy.append(secrets.randbits(64))
+    return np.random.SeedSequence(entropy).generate_state(runner.num_envs).tolist()
 
 
 def _was_restarted() -> bool:

@@ -1,280 +1,162 @@
-"""Parts of a vector environment's step that came from different requests, and their merging."""
+"""What single requests brought, in the numbering of a whole vector environment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from gymnasium import Space
 from numpy.typing import NDArray
 
-from agent.batch import Batch, BatchedValue, Info, IntArray
-from agent.description import Group, Parameter
+from agent.batch import Batch, BatchedValue, GroupBatch, Info, IntArray
+from agent.description import Group
 from farsim import spaces
+
+Masks = tuple[NDArray[np.bool_], ...]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What is known about some rows of a vector environment after a reset or a step.
+    """What is known about some environments of a vector environment after a reset or a step.
 
     Attributes:
-        rows: int64, rows of the vector environment; everything below has one row for each.
-        observation: batched value.
-        reward: float64 [rows].
-        terminated: bool [rows].
-        truncated: bool [rows].
-        action_masks: as at ``GroupBatch``.
-        infos: by name; ``Info.rows`` are positions in ``rows``.
-        faults: what went wrong, by row of the vector environment.
-        final_rows: int64, rows of the vector environment whose episode ended, with ``SAME_STEP``.
-        final_observation: theirs.
-        final_infos: theirs; ``Info.rows`` are positions in ``final_rows``.
-        started: int64, rows of the vector environment whose episode began.
+        environments: int64, which ones; like everything here counted in the vector environment.
+        groups: one for each group, with rows of the vector environment.
+        faults: what went wrong, by environment.
+        started: int64, the environments whose episode began.
         episode_options: theirs: batched values of parameters.
     """
 
-    rows: IntArray
-    observation: BatchedValue
-    reward: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    action_masks: tuple[NDArray[np.bool_], ...] = ()
-    infos: Mapping[str, Info] = field(default_factory=dict)
+    environments: IntArray
+    groups: tuple[GroupBatch, ...]
     faults: Mapping[int, str] = field(default_factory=dict)
-    final_rows: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
-    final_observation: BatchedValue = None
-    final_infos: Mapping[str, Info] = field(default_factory=dict)
     started: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     episode_options: Mapping[str, BatchedValue] = field(default_factory=dict)
 
     @classmethod
-    def of_batch(cls, batch: Batch, first_row: int) -> Piece:
-        """A batch of a session with one agent; its environment 0 is ``first_row``."""
-        group = batch.groups[0]
+    def of_batch(cls, batch: Batch, groups: Sequence[Group], first: int) -> Piece:
+        """A batch of a session whose environment 0 is ``first``."""
+        parts = batch.groups
+        if first:
+            parts = tuple(
+                part.moved(first * len(group.agents))
+                for group, part in zip(groups, batch.groups, strict=True)
+            )
         return cls(
-            rows=group.rows + first_row,
-            observation=group.observation,
-            reward=group.reward,
-            terminated=group.terminated,
-            truncated=group.truncated,
-            action_masks=group.action_masks,
-            infos=group.infos,
-            faults={env + first_row: str(error) for env, error in batch.faults.items()},
-            final_rows=group.final_rows + first_row,
-            final_observation=group.final_observation,
-            final_infos=group.final_infos,
-            started=batch.started + first_row,
-            episode_options=batch.episode_options,
+            batch.environments + first,
+            parts,
+            {env + first: str(error) for env, error in batch.faults.items()},
+            batch.started + first,
+            batch.episode_options,
         )
-
-    @classmethod
-    def unchanged(
-        cls, rows: IntArray, observation: BatchedValue, masks: tuple[NDArray[np.bool_], ...]
-    ) -> Piece:
-        """Rows that nothing was asked of: with the observation that they had."""
-        flags = np.zeros(len(rows), np.bool_)
-        return cls(rows, observation, np.zeros(len(rows)), flags, flags, masks)
 
     @classmethod
     def cut(
         cls,
-        rows: IntArray,
-        observation: BatchedValue,
-        masks: tuple[NDArray[np.bool_], ...],
+        environments: IntArray,
+        last: Sequence[tuple[IntArray, BatchedValue, Masks]],
         reason: str,
     ) -> Piece:
-        """Rows whose environments are gone: their episodes end where they were last seen."""
+        """Environments that are gone: their episodes end where they were last seen.
+
+        Args:
+            environments: which.
+            last: for each group the rows whose episode ends, with what was last seen of them.
+            reason: what went wrong.
+        """
         return cls(
-            rows,
-            observation,
-            np.zeros(len(rows)),
-            np.zeros(len(rows), np.bool_),
-            np.ones(len(rows), np.bool_),
-            masks,
-            faults=dict.fromkeys(rows.tolist(), reason),
+            environments,
+            tuple(
+                GroupBatch(
+                    rows,
+                    observation,
+                    np.zeros(len(rows)),
+                    np.zeros(len(rows), np.bool_),
+                    np.ones(len(rows), np.bool_),
+                    masks,
+                )
+                for rows, observation, masks in last
+            ),
+            dict.fromkeys(environments.tolist(), reason),
         )
 
-    def keep(self, group: Group, positions: IntArray) -> Piece:
-        """The rows at ``positions``, increasing, of a piece that no episode ended in."""
-        place = np.full(len(self.rows), -1, np.int64)
-        place[positions] = np.arange(len(positions))
-        infos = {}
-        for name, info in self.infos.items():
-            kept = np.flatnonzero(place[info.rows] >= 0)
-            values = (
-                info.values[kept]
-                if isinstance(info.values, np.ndarray)
-                else [info.values[i] for i in kept]
-            )
-            infos[name] = Info(values, place[info.rows[kept]])
+    def keep(self, groups: Sequence[Group], environments: IntArray) -> Piece:
+        """The part about ``environments``, of a piece in which no episode ended."""
         return Piece(
-            self.rows[positions],
-            spaces.take(group.observation_space, self.observation, positions),
-            self.reward[positions],
-            self.terminated[positions],
-            self.truncated[positions],
-            tuple(mask[positions] for mask in self.action_masks),
-            infos,
+            environments,
+            tuple(
+                _keep(group, part, np.flatnonzero(np.isin(part.rows // agents, environments)))
+                for group, part, agents in _with_agents(groups, self.groups)
+            ),
             started=self.started,
             episode_options=self.episode_options,
         )
 
+    def after(self, groups: Sequence[Group], lost: Piece) -> Piece:
+        """This piece, in which episodes begin, in one with the end of those before.
 
-def merge_rows(group: Group, pieces: Sequence[Piece]) -> Piece:
-    """One piece with the observations, rewards, ends and masks of all, in order of the rows.
-
-    Its arrays are new and can be written to. The pieces' other fields are left to
-    ``merge_infos``.
-    """
-    rows = np.concatenate([piece.rows for piece in pieces])
-    observation = spaces.concatenate(
-        group.observation_space, [(piece.observation, len(piece.rows)) for piece in pieces]
-    )
-    merged = Piece(
-        rows,
-        observation,
-        np.concatenate([piece.reward for piece in pieces]),
-        np.concatenate([piece.terminated for piece in pieces]),
-        np.concatenate([piece.truncated for piece in pieces]),
-        tuple(
-            np.concatenate(leaf)
-            for leaf in zip(*(piece.action_masks for piece in pieces), strict=True)
-        ),
-    )
-    order = np.argsort(rows, kind="stable")
-    if np.array_equal(order, np.arange(len(rows))):
-        return merged
-    return Piece(
-        rows[order],
-        spaces.take(group.observation_space, observation, order),
-        merged.reward[order],
-        merged.terminated[order],
-        merged.truncated[order],
-        tuple(mask[order] for mask in merged.action_masks),
-    )
+        Args:
+            groups: the agents and their spaces.
+            lost: made by ``cut``, of at least these environments.
+        """
+        parts = []
+        for group, fresh, gone in zip(groups, self.groups, lost.groups, strict=True):
+            ours = np.isin(gone.rows // len(group.agents), self.environments)
+            parts.append(_after(group, fresh, _keep(group, gone, np.flatnonzero(ours))))
+        faults = {env: lost.faults[env] for env in self.environments.tolist()}
+        return replace(self, groups=tuple(parts), faults=faults)
 
 
-def merge_infos(
-    num_envs: int,
-    pieces: Sequence[Piece],
-    observation_space: Space[Any],
-    parameters: Mapping[str, Parameter],
-) -> dict[str, Any]:
-    """Infos in Gymnasium's vector format: ``name`` and, for who has it, ``_name``.
+def _with_agents(
+    groups: Sequence[Group], parts: Sequence[GroupBatch]
+) -> list[tuple[Group, GroupBatch, int]]:
+    return [(g, part, len(g.agents)) for g, part in zip(groups, parts, strict=True)]
 
-    Adds "final_obs" and "final_info" for ``SAME_STEP``, "episode_options" for episodes that began,
-    and "fault" for rows that are no transitions.
-    """
-    infos = _columns(num_envs, [(piece.rows, piece.infos) for piece in pieces])
-    if any(len(piece.final_rows) for piece in pieces):
-        _add_final(infos, num_envs, pieces, observation_space)
-    if any(piece.episode_options for piece in pieces):
-        infos["episode_options"], infos["_episode_options"] = _episode_options(
-            num_envs, pieces, parameters
+
+def _keep(group: Group, part: GroupBatch, positions: IntArray) -> GroupBatch:
+    """The rows at ``positions``, increasing."""
+    place = np.full(len(part.rows), -1, np.int64)
+    place[positions] = np.arange(len(positions))
+    infos = {}
+    for name, info in part.infos.items():
+        kept = np.flatnonzero(place[info.rows] >= 0)
+        values = (
+            info.values[kept]
+            if isinstance(info.values, np.ndarray)
+            else [info.values[i] for i in kept]
         )
-    faults = {row: text for piece in pieces for row, text in piece.faults.items()}
-    if faults:
-        infos["fault"], infos["_fault"] = _sparse(num_envs, faults)
-    return infos
-
-
-def _columns(num_envs: int, parts: Sequence[tuple[IntArray, Mapping[str, Info]]]) -> dict[str, Any]:
-    """The infos of all parts, each given with the rows that its positions are about."""
-    found: dict[str, list[tuple[IntArray, Any]]] = {}
-    for rows, infos in parts:
-        for name, info in infos.items():
-            found.setdefault(name, []).append((rows[info.rows], info.values))
-    nested: dict[str, Any] = {}
-    for name, entries in sorted(found.items()):  # "a" before "a/b", should there be both.
-        mask = np.zeros(num_envs, np.bool_)
-        for rows, _ in entries:
-            mask[rows] = True
-        _insert(nested, name, _column(num_envs, entries), mask)
-    return nested
-
-
-def _column(num_envs: int, entries: Sequence[tuple[IntArray, Any]]) -> NDArray[Any]:
-    shapes = {values.shape[1:] if isinstance(values, np.ndarray) else None for _, values in entries}
-    if len(shapes) == 1 and None not in shapes:
-        dtype = np.result_type(*(values.dtype for _, values in entries))
-        (shape,) = shapes
-        numbers = np.zeros((num_envs, *shape), dtype)  # type: ignore[misc]
-        for rows, values in entries:
-            numbers[rows] = values
-        return numbers
-    column = np.full(num_envs, None, dtype=object)
-    for rows, values in entries:
-        for row, value in zip(rows.tolist(), values, strict=True):
-            column[row] = value
-    return column
-
-
-def _insert(infos: dict[str, Any], name: str, column: Any, mask: NDArray[np.bool_]) -> None:
-    """Puts a column where its path leads, as the dict that it was before it was joined by "/"."""
-    *outer, last = name.split("/")
-    levels = [infos]
-    for part in outer:
-        inside = levels[-1].setdefault(part, {})
-        if not isinstance(inside, dict):
-            # A simulator of its own making has both "a" and "a/b": the second keeps its full name.
-            infos[name], infos[f"_{name}"] = column, mask
-            return
-        levels.append(inside)
-    for level, part in zip(levels, outer, strict=False):
-        level[f"_{part}"] = level.get(f"_{part}", False) | mask
-    levels[-1][last], levels[-1][f"_{last}"] = column, mask
-
-
-def _add_final(
-    infos: dict[str, Any], num_envs: int, pieces: Sequence[Piece], space: Space[Any]
-) -> None:
-    observations: dict[int, Any] = {}
-    for piece in pieces:
-        count = len(piece.final_rows)
-        if count:
-            # A copy, which can be written to.
-            batched = spaces.concatenate(space, [(piece.final_observation, count)])
-            singles = spaces.unbatch(space, batched, count)
-            observations.update(zip(piece.final_rows.tolist(), singles, strict=True))
-    infos["final_obs"], infos["_final_obs"] = _sparse(num_envs, observations)
-    infos["final_info"] = _columns(
-        num_envs, [(piece.final_rows, piece.final_infos) for piece in pieces]
+        infos[name] = Info(values, place[info.rows[kept]])
+    rows = part.rows[positions]
+    return GroupBatch(
+        rows,
+        spaces.take(group.observation_space, part.observation, positions),
+        part.reward[positions],
+        part.terminated[positions],
+        part.truncated[positions],
+        tuple(mask[positions] for mask in part.action_masks),
+        infos,
+        acting=part.acting[np.isin(part.acting, rows)],
     )
-    infos["_final_info"] = infos["_final_obs"].copy()
 
 
-def _episode_options(
-    num_envs: int, pieces: Sequence[Piece], parameters: Mapping[str, Parameter]
-) -> tuple[dict[str, Any], NDArray[np.bool_]]:
-    columns: dict[str, Any] = {}
-    begun = np.zeros(num_envs, np.bool_)
-    names = {name for piece in pieces for name in piece.episode_options}
-    for name in sorted(names & parameters.keys()):
-        space = parameters[name].space
-        entries: list[tuple[IntArray, Any]] = []
-        mask = np.zeros(num_envs, np.bool_)
-        for piece in pieces:
-            if name not in piece.episode_options:
-                continue
-            batched = piece.episode_options[name]
-            values = (
-                batched
-                if isinstance(batched, np.ndarray)
-                else spaces.unbatch(space, batched, len(piece.started))
-            )
-            entries.append((piece.started, values))
-            mask[piece.started] = True
-        columns[name], columns[f"_{name}"] = _column(num_envs, entries), mask
-        begun |= mask
-    return columns, begun
-
-
-def _sparse(num_envs: int, values: Mapping[int, Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    column = np.full(num_envs, None, dtype=object)
-    mask = np.zeros(num_envs, np.bool_)
-    for row, value in values.items():
-        column[row] = value
-        mask[row] = True
-    return column, mask
+def _after(group: Group, fresh: GroupBatch, gone: GroupBatch) -> GroupBatch:
+    """The first rows of an episode, and the last ones of the episode before, as in one step."""
+    rows = np.union1d(fresh.rows, gone.rows)
+    place = np.searchsorted(rows, fresh.rows)
+    count = len(rows)
+    masks = spaces.full_masks(group.action_space, count) if group.has_action_mask else ()
+    for mask, part in zip(masks, fresh.action_masks, strict=True):
+        mask[place] = part
+    blank = spaces.zeros(group.observation_space, count)
+    return GroupBatch(
+        rows=rows,
+        observation=spaces.put(group.observation_space, blank, place, fresh.observation),
+        reward=np.zeros(count),
+        terminated=np.zeros(count, np.bool_),
+        truncated=np.isin(rows, gone.rows),
+        action_masks=masks,
+        infos={name: Info(info.values, place[info.rows]) for name, info in fresh.infos.items()},
+        final_rows=gone.rows,
+        final_observation=gone.observation if len(gone.rows) else None,
+        acting=fresh.acting,
+    )

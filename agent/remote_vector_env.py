@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces as gym_spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from agent.batch import BatchedValue, IntArray
-from agent.pieces import Piece, merge_infos, merge_rows
-from agent.placement import Placement, Wish, check_same
-from agent.session import Each
-from agent.shard import Shard
-from farsim import addresses as address_lists
+from agent.fleet import Columns, Fleet
+from agent.pieces import Piece
+from agent.placement import Wish
+from agent.vector_infos import merge_infos
 from farsim import spaces
 from farsim.channel import ConnectionOptions
-from farsim.errors import (
-    InvalidAction,
-    InvalidArgument,
-    InvalidTensor,
-    ProtocolError,
-    SessionLost,
-    Unsupported,
-)
+from farsim.errors import InvalidAction, InvalidTensor, Unsupported
 
 
 class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
@@ -89,13 +78,10 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         fallback_addresses: str | Iterable[str] = (),
         action_mask_in_observation: bool = False,
     ) -> None:
-        if num_envs < 1:
-            raise InvalidArgument(f"num_envs is at least 1, not {num_envs}", "num_envs")
-        homes = address_lists.expand(addresses)
-        spare = address_lists.expand(fallback_addresses) if fallback_addresses else []
         mode = AutoresetMode(autoreset_mode)
         how = ConnectionOptions.of(connection)
         wish = Wish(simulator, dict(options or {}), mode, render_mode, how)
+        self._fleet = Fleet(addresses, num_envs, wish, fallback_addresses)
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.metadata = {
@@ -103,12 +89,8 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             "render_modes": [render_mode] if render_mode else [],
             "render_fps": 30,
         }
-        self._shards: list[Shard] = []
         self._mask_in_observation = action_mask_in_observation
-        #: Why a full reset has to come first; None if none has to.
-        self._unfit: str | None = None
         try:
-            self._open(homes, spare, wish)
             self._declare_spaces()
         except BaseException:
             self.close()
@@ -117,11 +99,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     @property
     def addresses(self) -> list[str | None]:
         """Where each environment is now; None for those that were lost and not opened again."""
-        return [
-            shard.session.address if shard.session is not None else None
-            for shard in self._shards
-            for _ in range(shard.num_envs)
-        ]
+        return self._fleet.addresses
 
     def reset(
         self,
@@ -147,32 +125,11 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             SimulatorFault: an environment can not be reset.
             FarsimError: what a server answered.
         """
-        self._check_open()
         given = dict(options or {})
-        mask = self._reset_mask(given.pop("reset_mask", None))
-        seeds = self._seeds(seed)
-        if self._unfit is not None and not mask.all():
-            raise ProtocolError(f"{self._unfit}: reset all environments first")
-        if isinstance(seed, (int, np.integer)):
-            self._set_entropy(int(seed))
-        elif seed is not None:
-            self._set_entropy([value for value in seeds if value is not None])
-
-        def send(shard: Shard) -> None:
-            envs = np.flatnonzero(mask[shard.rows])
-            chosen = [seeds[row] for row in shard.rows[envs]]
-            shard.send_reset(envs, chosen, self._options_for(given, shard.rows[envs]))
-
-        def receive(shard: Shard) -> list[Piece]:
-            others = np.flatnonzero(~mask[shard.rows])
-            pieces = shard.receive_reset() if mask[shard.rows].any() else []
-            return [*pieces, shard.unchanged(others)] if len(others) else pieces
-
-        pieces = self._on_all(send, receive, "reset")
-        self._unfit = None
-        merged = merge_rows(self._group, pieces)
-        infos = self._infos(merged, pieces)
-        return self._observation(merged, infos), infos
+        pieces = self._fleet.reset(seed, given, given.pop("reset_mask", None))
+        columns = self._fleet.columns(0, pieces)
+        infos = self._infos(columns, pieces)
+        return self._observation(columns, infos), infos
 
     def step(
         self, actions: Any
@@ -193,26 +150,19 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             ServerUnavailable: environments were lost, and no server takes them.
             FarsimError: what a server answered.
         """
-        self._check_open()
-        if self._unfit is not None:
-            raise ProtocolError(f"{self._unfit}: call reset() first")
-        for shard in self._shards:
-            shard.check_running()
-        fitted = self._fit(actions)
+        fleet = self._fleet
+        fleet.check_running()
         space = self.single_action_space
-
-        def send(shard: Shard) -> None:
-            first, last = int(shard.rows[0]), int(shard.rows[-1]) + 1
-            part = fitted
-            if shard.num_envs < self.num_envs:
-                part = spaces.take(space, fitted, slice(first, last))
-            shard.send_step(part)
-
-        pieces = self._on_all(send, Shard.receive_step, "step")
-        merged = merge_rows(self._group, pieces)
-        infos = self._infos(merged, pieces)
-        observation = self._observation(merged, infos)
-        return observation, merged.reward, merged.terminated, merged.truncated, infos
+        if isinstance(space, (gym_spaces.Dict, gym_spaces.Tuple)) and isinstance(actions, list):
+            try:
+                actions = spaces.batch(space, actions)
+            except InvalidTensor as error:
+                raise InvalidAction(f"actions: {error.message}", "actions") from None
+        pieces = fleet.step([fleet.fit(0, actions)])
+        columns = fleet.columns(0, pieces)
+        infos = self._infos(columns, pieces)
+        observation = self._observation(columns, infos)
+        return observation, columns.reward, columns.terminated, columns.truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
         """One RGB picture, uint8 [height, width, 3], of each environment.
@@ -220,43 +170,19 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         Raises:
             SessionLost: environments were lost and have not been reset since.
         """
-        self._check_open()
-        if self.render_mode is None:
-            return None
-        pending = []
-        for shard in self._shards:
-            if shard.session is None:
-                raise SessionLost(f"environments {shard.rows.tolist()} are lost: reset them first")
-            pending.append((shard.session, shard.session.send_render()))
-        return tuple(frame for session, sent in pending for frame in session.receive(sent))
+        self._fleet.check_open()
+        return None if self.render_mode is None else tuple(self._fleet.render())
 
     def close_extras(self, **kwargs: Any) -> None:
-        for shard in getattr(self, "_shards", ()):
-            shard.close()
+        if hasattr(self, "_fleet"):
+            self._fleet.close()
 
-    # -- construction ---------------------------------------------------------------------
-
-    def _open(self, homes: Sequence[str], spare: Sequence[str], wish: Wish) -> None:
-        used = min(len(homes), self.num_envs)
-        with ThreadPoolExecutor(used) as pool:
-            opened = []
-            for number, block in enumerate(np.array_split(np.arange(self.num_envs), used)):
-                in_order = [*homes[number:], *homes[:number], *spare]
-                placement = Placement(in_order, wish, len(block))
-                opened.append(pool.submit(Shard, placement, int(block[0]), number))
-        self._shards = [shard.result() for shard in opened if shard.exception() is None]
-        for shard in opened:
-            shard.result()  # Raises what it raised; those that opened are closed then.
-        groups = self._shards[0].groups
-        for other in self._shards[1:]:
-            if other.session is not None:
-                check_same(groups, other.session)
+    def _declare_spaces(self) -> None:
+        groups = self._fleet.groups
         if len(groups) != 1 or len(groups[0].agents) != 1:
             agents = [agent for group in groups for agent in group.agents]
             raise Unsupported(f"a vector environment has one agent; this simulator has {agents}")
         self._group = groups[0]
-
-    def _declare_spaces(self) -> None:
         space = self._group.observation_space
         if self._mask_in_observation:
             widths = self._mask_widths()
@@ -277,105 +203,15 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             return []
         return list(spaces.mask_widths(self._group.action_space))
 
-    # -- all servers together -------------------------------------------------------------
-
-    def _on_all(self, send: Any, receive: Any, what: str) -> list[Piece]:
-        """Sends to all shards, then receives from all.
-
-        Those that have to open a session first come last, so that the others need not wait, and
-        all at one time.
-        """
-        pieces: list[Piece] = []
-        for shard in self._shards:
-            shard.begin()
-        try:
-            lost = [shard for shard in self._shards if shard.is_lost]
-            for shard in self._shards:
-                if not shard.is_lost:
-                    send(shard)
-            if lost:
-                with ThreadPoolExecutor(len(lost)) as pool:
-                    list(pool.map(send, lost))
-            for shard in self._shards:
-                pieces += receive(shard)
-        except BaseException as error:
-            if any(shard.may_have_advanced for shard in self._shards):
-                self._unfit = f"the last {what} failed on some environments ({error})"
-            raise
-        return pieces
-
-    # -- arguments ------------------------------------------------------------------------
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise gym.error.ClosedEnvironmentError("this environment has been closed")
-
-    def _reset_mask(self, mask: Any) -> NDArray[np.bool_]:
-        if mask is None:
-            return np.ones(self.num_envs, np.bool_)
-        array = np.asarray(mask)
-        if array.dtype != np.bool_ or array.shape != (self.num_envs,) or not array.any():
-            raise InvalidArgument(
-                f"'reset_mask' is a bool array [{self.num_envs}] with at least one True, not "
-                f"{array.dtype} {list(array.shape)}{' of False' if not array.any() else ''}",
-                "reset_mask",
-            )
-        return array
-
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            return [int(seed) + row for row in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise InvalidArgument(f"{len(seed)} seeds for {self.num_envs} environments", "seed")
-        return [None if value is None else int(value) for value in seed]
-
-    def _set_entropy(self, entropy: int | list[int]) -> None:
-        # SeedSequence takes no negative numbers; seeds are 64-bit ones.
-        words = [entropy] if isinstance(entropy, int) else entropy
-        for shard in self._shards:
-            shard.entropy = [word % 2**64 for word in words]
-
-    def _options_for(self, options: Mapping[str, Any], rows: IntArray) -> dict[str, Any]:
-        chosen = {}
-        for name, value in options.items():
-            if isinstance(value, Each):
-                if len(value.values) != self.num_envs:
-                    raise InvalidArgument(
-                        f"option '{name}' has {len(value.values)} values for {self.num_envs} "
-                        "environments",
-                        name,
-                    )
-                value = Each([value.values[row] for row in rows])
-            chosen[name] = value
-        return chosen
-
-    def _fit(self, actions: Any) -> BatchedValue:
-        """The actions as a batched value, checked."""
-        space = self.single_action_space
-        composite = isinstance(space, (gym_spaces.Dict, gym_spaces.Tuple))
-        try:
-            if composite and isinstance(actions, list):
-                actions = spaces.batch(space, actions)
-            # Through a batch of one part, which converts what can be without changing a value.
-            fitted = spaces.concatenate(space, [(actions, self.num_envs)])
-        except InvalidTensor as error:
-            raise InvalidAction(f"actions: {error.message}", "actions") from None
-        spaces.check(space, fitted, self.num_envs, InvalidAction, "actions")
-        return fitted
-
-    # -- results --------------------------------------------------------------------------
-
-    def _infos(self, merged: Piece, pieces: Sequence[Piece]) -> dict[str, Any]:
+    def _infos(self, columns: Columns, pieces: Sequence[Piece]) -> dict[str, Any]:
         infos = merge_infos(
             self.num_envs,
             pieces,
             self._group.observation_space,
-            self._shards[0].description.parameters,
+            self._fleet.description.parameters,
         )
-        if merged.action_masks:
-            masks = [mask.view(np.int8) for mask in merged.action_masks]
+        if columns.action_masks:
+            masks = [mask.view(np.int8) for mask in columns.action_masks]
             everyone = np.ones(self.num_envs, np.bool_)
             if len(masks) == 1:
                 infos["action_mask"], infos["_action_mask"] = masks[0], everyone
@@ -386,10 +222,10 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
                 infos["action_mask"], infos["_action_mask"] = named, everyone
         return infos
 
-    def _observation(self, merged: Piece, infos: dict[str, Any]) -> Any:
+    def _observation(self, columns: Columns, infos: dict[str, Any]) -> Any:
         if not self._mask_in_observation:
-            return merged.observation
-        (mask,) = merged.action_masks
+            return columns.observation
+        (mask,) = columns.action_masks
         shown = mask.astype(np.float32)
         shown[~mask.any(axis=1)] = 1.0
         if "final_obs" in infos:
@@ -399,4 +235,4 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
                     "observations": infos["final_obs"][row],
                     "action_mask": ones.copy(),
                 }
-        return {"observations": merged.observation, "action_mask": shown}
+        return {"observations": columns.observation, "action_mask": shown}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -16,21 +16,19 @@ from agent.description import (
     AUTORESET_FROM_PROTO,
     AUTORESET_TO_PROTO,
     Group,
-    Parameter,
     SimulatorDescription,
     ask,
     decode_one,
     describe,
 )
+from agent.options import Each, options_to_proto
 from agent.stream import Request, RequestStream
-from farsim import options as option_values
 from farsim import spaces, tensors
 from farsim.channel import ConnectionOptions
 from farsim.errors import (
     FarsimError,
     InvalidAction,
     InvalidArgument,
-    InvalidOption,
     InvalidTensor,
     ProtocolError,
 )
@@ -39,13 +37,6 @@ from farsim.v1 import simulator_pb2 as pb
 from farsim.v1 import tensor_pb2
 
 __all__ = ["Each", "Pending", "Session", "describe"]
-
-
-@dataclass(frozen=True)
-class Each:
-    """Values of an option for each environment of a reset, where one for all is not meant."""
-
-    values: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -161,7 +152,7 @@ class Session:
                 render_mode=render_mode or "",
             )
             if options and description is not None:
-                request.options.CopyFrom(_options(description, options, None))
+                request.options.CopyFrom(options_to_proto(description, options, None))
             opened = stream.open(link, request)
             if description is None:
                 raise ProtocolError(
@@ -204,7 +195,7 @@ class Session:
         if seeds is not None and len(seeds) != len(index):
             raise InvalidArgument(f"{len(seeds)} seeds for {len(index)} environments", "seeds")
         if options:
-            message.options.CopyFrom(_options(self.description, options, len(index)))
+            message.options.CopyFrom(options_to_proto(self.description, options, len(index)))
         return self._send(index, "reset", pb.SimRequest(reset=message), "batch", seconds)
 
     def send_step(
@@ -212,28 +203,46 @@ class Session:
         actions: Sequence[BatchedValue],
         envs: Sequence[int] | IntArray | None = None,
         seconds: float | None = None,
+        rows: Sequence[IntArray | None] | None = None,
     ) -> Pending:
-        """Advances environments by one action.
+        """Advances environments by one action of each agent that is to act there.
 
         Args:
-            actions: for each group a batched value with a row for each agent of each environment.
+            actions: for each group a batched value with a row for each agent of each environment,
+                or for each of its ``rows``. What is there for agents that are not to act only
+                needs the right shape and dtype.
             envs: which environments, increasing; None for all.
             seconds: the deadline, if not ``request_seconds``.
+            rows: for each group the rows of the agents whose actions these are, int64 [n],
+                increasing, all of ``envs``; at least those that ``GroupBatch.acting`` named. None,
+                also for a single group, for all agents of ``envs``.
 
         Raises:
             InvalidAction: an action whose structure, shape or dtype is not the space's; nothing
                 has been sent. The server also checks that it lies within the space.
+            InvalidArgument: ``envs`` or ``rows`` that are not as above; nothing has been sent.
         """
         index = self._index(envs)
-        if len(actions) != len(self.groups):
-            raise InvalidAction(f"actions for {len(actions)} of {len(self.groups)} groups")
+        chosen = [None] * len(self.groups) if rows is None else rows
+        if len(actions) != len(self.groups) or len(chosen) != len(self.groups):
+            raise InvalidAction(
+                f"actions for {len(actions)} and rows for {len(chosen)} of {len(self.groups)} "
+                "groups"
+            )
         message = pb.Step(environments=self._rows(index))
-        for group, action in zip(self.groups, actions, strict=True):
+        for group, action, named in zip(self.groups, actions, chosen, strict=True):
+            every = len(index) * len(group.agents)
+            sent = message.groups.add()
+            if named is not None:
+                sent.rows.index.extend(_checked_rows(group, named, index))
+                sent.rows.SetInParent()  # Present also without a row.
             try:
-                packed = spaces.encode(group.action_space, action, len(index) * len(group.agents))
+                packed = spaces.encode(
+                    group.action_space, action, every if named is None else len(named)
+                )
             except InvalidTensor as error:
                 raise InvalidAction(f"actions of group '{group.name}': {error.message}") from None
-            message.groups.add().actions.tensors.extend(packed)
+            sent.actions.tensors.extend(packed)
         return self._send(index, "step", pb.SimRequest(step=message), "batch", seconds)
 
     def send_render(
@@ -307,9 +316,10 @@ class Session:
         actions: Sequence[BatchedValue],
         envs: Sequence[int] | IntArray | None = None,
         seconds: float | None = None,
+        rows: Sequence[IntArray | None] | None = None,
     ) -> Batch:
         """As ``send_step``, and waits."""
-        return self.receive(self.send_step(actions, envs, seconds))
+        return self.receive(self.send_step(actions, envs, seconds, rows))
 
     def render(
         self, envs: Sequence[int] | IntArray | None = None, seconds: float | None = None
@@ -387,38 +397,18 @@ def _choose(described: pb.DescribeReply, simulator: str) -> SimulatorDescription
     return None
 
 
-def _options(
-    description: SimulatorDescription, options: Mapping[str, Any], count: int | None
-) -> pb.Options:
-    """Checked values; for a reset of ``count`` environments, or for opening if that is None."""
-    message = pb.Options()
-    for name, value in options.items():
-        option_values.known(name, description.parameters, description.name)
-        parameter = description.parameters[name]
-        if count is not None and not parameter.per_episode:
-            per_episode = (p.name for p in description.parameters.values() if p.per_episode)
-            raise InvalidOption(
-                f"option '{name}' holds for a whole session, so it is given when that is opened; "
-                f"a reset takes: {', '.join(per_episode) or 'none'}",
-                name,
-            )
-        members = _members(parameter, value, count)
-        batched = spaces.batch(parameter.space, members)
-        message.values[name].tensors.extend(spaces.encode(parameter.space, batched, len(members)))
-    return message
-
-
-def _members(parameter: Parameter, value: Any, count: int | None) -> list[Any]:
-    values: Iterable[Any] = [value]
-    if isinstance(value, Each):
-        if count is None or len(value.values) != count:
-            raise InvalidOption(
-                f"option '{parameter.name}' has {len(value.values)} values for "
-                f"{'a session, which takes one' if count is None else f'{count} environments'}",
-                parameter.name,
-            )
-        values = value.values
-    return [
-        option_values.check(parameter.name, parameter.space, item, parameter.choices)
-        for item in values
-    ]
+def _checked_rows(group: Group, rows: IntArray, envs: IntArray) -> list[int]:
+    array = np.asarray(rows)
+    agents = len(group.agents)
+    if (
+        array.ndim != 1
+        or (array.size and array.dtype.kind not in "iu")
+        or np.any(np.diff(array) <= 0)
+        or not np.isin(array // agents, envs).all()
+    ):
+        raise InvalidArgument(
+            f"rows of group '{group.name}' are increasing numbers of agents of the environments "
+            f"that are stepped, not {array.tolist()}",
+            "rows",
+        )
+    return array.astype(np.int64).tolist()

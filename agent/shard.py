@@ -5,17 +5,19 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from agent.batch import Batch, BatchedValue, IntArray
+from agent.batch import Batch, BatchedValue, IntArray, rows_of
+from agent.last_seen import LastSeen
+from agent.options import Each
 from agent.pieces import Piece
 from agent.placement import Placement
-from agent.session import Each, Pending, Session
+from agent.session import Pending, Session
 from farsim import spaces
 from farsim.errors import EpisodeOver, FarsimError, ProtocolError, SessionLost, SimulatorFault
 
@@ -59,40 +61,41 @@ class _Sent:
 
 
 class Shard:
-    """Consecutive rows of a vector environment, kept going over sessions that come and go.
+    """Consecutive environments of many, kept going over sessions that come and go.
 
-    When a session is lost, the episodes of all its rows end as truncated, with the reason as a
-    fault, and the next request that needs them opens a new session: at the same address or
+    When a session is lost, the episodes of all its environments end as truncated, with the reason
+    as a fault, and the next request that needs them opens a new session: at the same address or
     another, with new seeds, and with the options of the last reset.
 
     Use: ``send_reset`` or ``send_step``, then ``receive``.
 
     Args:
         placement: opens the sessions.
-        first_row: of the vector environment.
+        first: the number of the shard's first environment.
         number: of the shard, to tell its seeds from other shards'.
 
     Raises:
         ServerUnavailable: no server takes the environments.
     """
 
-    def __init__(self, placement: Placement, first_row: int, number: int) -> None:
+    def __init__(self, placement: Placement, first: int, number: int) -> None:
         self.num_envs = placement.num_envs
-        self.rows = np.arange(first_row, first_row + self.num_envs)
+        self.first = first
+        #: The numbers of its environments.
+        self.environments = np.arange(first, first + self.num_envs)
         self.session: Session | None = placement.open()
         #: What the server says; sessions opened later have the same agents and spaces.
         self.description = self.session.description
         self.groups = self.session.groups
-        self.group = self.groups[0]
+        self.max_episode_steps = self.session.max_episode_steps
+        #: For each group, what is known of rows that a reply says nothing about.
+        self.seen = [LastSeen(group, self.num_envs) for group in self.groups]
         #: What seeds of sessions opened later are derived from; anything ``SeedSequence`` takes.
         self.entropy: Any = np.random.SeedSequence().entropy
         self._placement = placement
         self._number = number
         self._sessions = 1
         self._states = np.full(self.num_envs, _State.UNBORN, np.int8)
-        #: What was last seen of each environment, for rows that nothing new is known of.
-        self._observation: BatchedValue = None
-        self._masks: tuple[NDArray[np.bool_], ...] = ()
         #: The per-episode options given last, for each environment.
         self._options: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         self._sent: list[_Sent] = []
@@ -111,6 +114,11 @@ class Shard:
         return self._effects > 0
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there has been a reset; the first is of all environments."""
+        return self.seen[0].observation is not None
+
+    @property
     def _mode(self) -> AutoresetMode:
         return self._placement.wish.autoreset_mode
 
@@ -122,7 +130,7 @@ class Shard:
         """Begins new episodes.
 
         Args:
-            envs: which environments, counted from the shard's first row; increasing.
+            envs: which environments, counted from the shard's first; increasing.
             seeds: one for each; None goes on with the environment's random stream.
             options: per-episode parameters; ``Each`` has values for ``envs``.
 
@@ -131,28 +139,27 @@ class Shard:
         """
         if not len(envs):
             return
-        if self._observation is None and len(envs) != self.num_envs:
-            raise ProtocolError("the first reset is of all environments: leave out 'reset_mask'")
         self._open_if_lost()
         self._send_resets(envs, seeds, options)
 
     def check_running(self) -> None:
         """Raises unless a step is possible for all environments."""
-        if self._observation is None:
+        if not self.has_begun:
             raise ProtocolError("reset() comes before the first step()")
         if self._mode is AutoresetMode.DISABLED:
             over = np.isin(self._states, (_State.OVER, _State.UNBORN))
             if over.any():
                 raise EpisodeOver(
-                    f"the episodes of environments {self.rows[over].tolist()} are over: call reset "
-                    "with options={'reset_mask': ...} for them first"
+                    f"the episodes of environments {self.environments[over].tolist()} are over: "
+                    "call reset with options={'reset_mask': ...} for them first"
                 )
 
-    def send_step(self, actions: BatchedValue) -> None:
+    def send_step(self, actions: Sequence[BatchedValue]) -> None:
         """Advances all environments; those whose session was lost begin a new episode.
 
         Args:
-            actions: a batched value with a row for each environment, in the action space.
+            actions: for each group a batched value with a row for each agent of each environment.
+                The rows of agents that are to act are in the action space.
 
         Raises:
             ServerUnavailable: the session was lost, and no server takes the environments.
@@ -160,10 +167,8 @@ class Shard:
         self._open_if_lost()
         known = np.flatnonzero(self._states <= _State.OVER)
         unborn = np.flatnonzero(self._states == _State.UNBORN)
-        if len(known) == self.num_envs:
+        if len(known):
             self._send_step(known, actions)
-        elif len(known):
-            self._send_step(known, spaces.take(self.group.action_space, actions, known))
         if len(unborn):
             self._send_resets(unborn, None, {})
 
@@ -194,7 +199,7 @@ class Shard:
         )
 
     def receive_step(self) -> list[Piece]:
-        """What became of the step, for all rows.
+        """What became of the step, for all environments.
 
         Raises:
             ServerUnavailable: with ``SAME_STEP``, no server takes the environments.
@@ -218,12 +223,6 @@ class Shard:
         self._note(pieces)
         return pieces
 
-    def unchanged(self, envs: IntArray | None = None) -> Piece:
-        """A piece for environments that nothing was asked of; None for all."""
-        index = np.arange(self.num_envs) if envs is None else envs
-        observation, masks = self._last(index)
-        return Piece.unchanged(self.rows[index], observation, masks)
-
     def begin(self) -> None:
         """Begins a call; what is left of one that was given up is nobody's business any more."""
         self._sent = []
@@ -241,8 +240,30 @@ class Shard:
             self.session = self._placement.open()
             self._sessions += 1
 
-    def _send_step(self, envs: IntArray, actions: BatchedValue) -> None:
-        self._send(_Sent(None, envs), lambda session, named: session.send_step([actions], named))
+    def _send_step(self, envs: IntArray, actions: Sequence[BatchedValue]) -> None:
+        chosen, rows = [], []
+        for seen, action in zip(self.seen, actions, strict=True):
+            named = seen.to_send(envs, lambda: self._idle(envs))
+            if named is not None or len(envs) < self.num_envs:
+                every = rows_of(envs, len(seen.group.agents)) if named is None else named
+                action = spaces.take(seen.group.action_space, action, every)
+            chosen.append(action)
+            rows.append(named)
+        self._send(
+            _Sent(None, envs),
+            lambda session, named: session.send_step(chosen, named, rows=rows),
+        )
+
+    def _idle(self, envs: IntArray) -> NDArray[np.bool_]:
+        """Of environments, in which no agent's episode goes on."""
+        return self._nobody([seen.going_on for seen in self.seen], envs)
+
+    def _nobody(self, flags: Sequence[NDArray[np.bool_]], envs: IntArray) -> NDArray[np.bool_]:
+        """Of environments, in which no agent of any group has its flag set."""
+        anybody = np.zeros(self.num_envs, np.bool_)
+        for of_group in flags:
+            anybody |= of_group.reshape(self.num_envs, -1).any(axis=1)
+        return ~anybody[envs]
 
     def _send_resets(
         self, envs: IntArray, seeds: Sequence[int | None] | None, options: Mapping[str, Any]
@@ -319,11 +340,17 @@ class Shard:
         batch = self._receive(request)
         if batch is None:
             return []
-        piece = Piece.of_batch(batch, int(self.rows[0]))
         if self._mode is not AutoresetMode.SAME_STEP:
-            over = piece.terminated | piece.truncated
-            self._states[request.envs] = np.where(over, _State.OVER, _State.RUNNING)
-        return [piece]
+            going_on = [
+                seen.after(part, 0, batch.environments, batch.started)
+                for seen, part in zip(self.seen, batch.groups, strict=True)
+            ]
+            if all(flags is seen.everyone for flags, seen in zip(going_on, self.seen, strict=True)):
+                self._states[request.envs] = _State.RUNNING
+            else:
+                over = self._nobody(going_on, request.envs)
+                self._states[request.envs] = np.where(over, _State.OVER, _State.RUNNING)
+        return [Piece.of_batch(batch, self.groups, self.first)]
 
     def _begun(self, request: _Sent) -> list[Piece]:
         """The reply to a reset, which is repeated for environments that fail in it."""
@@ -333,9 +360,11 @@ class Shard:
             batch = self._receive(request)
             if batch is None:
                 return []
-            piece = Piece.of_batch(batch, int(self.rows[0]))
+            piece = Piece.of_batch(batch, self.groups, self.first)
             good = np.flatnonzero(~np.isin(request.envs, list(batch.faults)))
-            pieces.append(piece.keep(self.group, good) if batch.faults else piece)
+            if batch.faults:
+                piece = piece.keep(self.groups, self.environments[request.envs[good]])
+            pieces.append(piece)
             self._states[request.envs[good]] = _State.RUNNING
             if not batch.faults:
                 return pieces
@@ -346,8 +375,9 @@ class Shard:
             self._send_reset(request.envs[bad], None, of_bad)
             request = self._sent.pop()
         raise SimulatorFault(
-            f"environments {self.rows[request.envs].tolist()} on {self._placement.addresses[0]} "
-            f"could not be reset {_RESET_ATTEMPTS} times in a row: {reason}"
+            f"environments {self.environments[request.envs].tolist()} on "
+            f"{self._placement.addresses[0]} could not be reset {_RESET_ATTEMPTS} times in a row: "
+            f"{reason}"
         )
 
     def _lose(self, session: Session) -> None:
@@ -362,25 +392,17 @@ class Shard:
     def _cut(self, envs: IntArray) -> list[Piece]:
         """Tells the caller that the episodes of ``envs`` are gone, and why."""
         reason = self._reason
-        observation, masks = self._last(envs)
+        idle = self._idle(envs)
+        last = []
+        for seen in self.seen:
+            rows, observation, masks = seen.ending(envs, idle)
+            last.append((rows + self.first * len(seen.group.agents), observation, masks))
+        lost = Piece.cut(self.environments[envs], last, reason)
         self._states[envs] = _State.UNBORN
         if self._mode is not AutoresetMode.SAME_STEP:
-            return [Piece.cut(self.rows[envs], observation, masks, reason)]
+            return [lost]
         self.send_reset(envs, None, {})
-        return [
-            replace(
-                begun,
-                truncated=np.ones(len(begun.rows), np.bool_),
-                faults=dict.fromkeys(begun.rows.tolist(), reason),
-                final_rows=begun.rows,
-                final_observation=spaces.take(
-                    self.group.observation_space,
-                    observation,
-                    np.searchsorted(self.rows[envs], begun.rows),
-                ),
-            )
-            for begun in self.receive_reset()
-        ]
+        return [begun.after(self.groups, lost) for begun in self.receive_reset()]
 
     def _remember(self, reset: _Sent) -> None:
         """Keeps the options of a reset that went well, for sessions to come."""
@@ -389,28 +411,11 @@ class Shard:
                 self._options[env][name] = _pick(value, place)
 
     def _note(self, pieces: Sequence[Piece]) -> None:
-        """Remembers what was last seen of each environment."""
-        group = self.group
+        """Remembers what was last seen of each agent."""
         for piece in pieces:
-            index = piece.rows - self.rows[0]
-            if len(index) == self.num_envs:
-                self._observation, self._masks = piece.observation, piece.action_masks
-                continue
-            if self._observation is None:
-                self._observation = spaces.zeros(group.observation_space, self.num_envs)
-                widths = (mask.shape[1:] for mask in piece.action_masks)
-                self._masks = tuple(np.ones((self.num_envs, *width), np.bool_) for width in widths)
-            self._observation = spaces.put(
-                group.observation_space, self._observation, index, piece.observation
-            )
-            masks = [mask.copy() for mask in self._masks]
-            for mask, part in zip(masks, piece.action_masks, strict=True):
-                mask[index] = part
-            self._masks = tuple(masks)
-
-    def _last(self, envs: IntArray) -> tuple[BatchedValue, tuple[NDArray[np.bool_], ...]]:
-        observation = spaces.take(self.group.observation_space, self._observation, envs)
-        return observation, tuple(mask[envs] for mask in self._masks)
+            envs, started = piece.environments - self.first, piece.started - self.first
+            for seen, part in zip(self.seen, piece.groups, strict=True):
+                seen.note(part, self.first * len(seen.group.agents), envs, started)
 
 
 def _pick(value: Any, place: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode
 
 from agent.batch import Batch
+from agent.description import Group
 from agent.session import Each, Session, describe
 from farsim.channel import ConnectionOptions
 from farsim.errors import (
@@ -33,12 +36,15 @@ from farsim.errors import (
     UnknownSimulator,
     Unsupported,
 )
+from farsim.v1 import simulator_pb2 as pb
+from farsim.v1 import tensor_pb2
 from tests.agent.threads import new_threads
 from tests.proxy import Proxy
 from tests.servers import ROOT, Serving, serving
 
 SLOW = "tests.simulators.envs:Slow"
 MASKED = "tests.simulators.envs:Masked"
+TEAMS = "tests.simulators.teams:Teams"
 
 
 def seconds(*values: float) -> list[np.ndarray]:
@@ -108,6 +114,54 @@ def test_masks_infos_and_render(shared_server: Serving) -> None:
         frames = session.render()
         assert [frame.shape for frame in frames] == [(4, 6, 3)] * 2
         assert [frame.max() for frame in frames] == [0, 1]
+
+
+def test_rows_of_agents_that_take_turns() -> None:
+    """Two environments; in the first step three reds act, and one blue in the second."""
+    none = np.zeros(0, np.int64)
+    with serving(TEAMS) as server, Session.open(server.address, "", 2, {"turns": 1}) as session:
+        reds, blues = session.reset(seeds=[5, 6]).groups
+        assert reds.rows.tolist() == reds.acting.tolist() == [0, 1, 3, 4]
+        assert (blues.rows.tolist(), blues.acting.tolist()) == ([0, 2], [])
+        said = np.array([1, 2, 3, 4])
+        wrong = [
+            ([said, none], [np.array([0, 1, 3, 6]), none]),
+            ([said, none], [np.array([0, 1, 4, 3]), none]),
+            ([said[:1], none], [np.array([0.5]), none]),
+        ]
+        for actions, rows in wrong:
+            with pytest.raises(InvalidArgument, match="rows of group 'reds' are increasing"):
+                session.send_step(actions, rows=rows)
+        with pytest.raises(InvalidArgument, match="rows of group 'reds' are increasing"):
+            session.send_step([said, none], [1], rows=[reds.rows, none])
+        with pytest.raises(InvalidAction, match="'reds'"):
+            session.send_step([said[:3], none], rows=[reds.rows, none])
+        with pytest.raises(InvalidAction, match=r"rows for 1 of 2"):
+            session.send_step([said, none], rows=[reds.rows])
+        with pytest.raises(InvalidAction, match="no action for 'red_1' of environment 1"):
+            session.step([said[:3], none], rows=[reds.rows[:3], none])
+        reds, blues = session.step([said, none], rows=[reds.rows, none]).groups
+        assert reds.rows.tolist() == [0, 1, 2, 3, 4, 5]
+        assert reds.reward.tolist() == [1, 2, 0, 3, 4, 0]
+        assert reds.acting.tolist() == []
+        assert blues.acting.tolist() == [0, 2]
+        # Rows of those that are not to act may be there, and do nothing.
+        batch = session.step([np.array([7]), said[:2]], rows=[np.array([2]), np.array([0, 2])])
+        assert batch.groups[0].reward.tolist() == [0] * 6
+        assert batch.groups[1].reward.tolist() == [1, 0, 2, 0]
+        assert batch.groups[0].terminated.tolist() == [False, True, False] * 2
+        assert batch.groups[0].acting.tolist() == [0, 2, 3, 5]
+
+
+@pytest.mark.parametrize("field", ["rows", "acting", "final_rows"])
+@pytest.mark.parametrize("rows", [[1, 0], [0, 2]])
+def test_rows_that_nobody_asked_for_are_refused(field: str, rows: list[int]) -> None:
+    space = Discrete(5)
+    group = Group("pair", ("a", "b"), space, space, False)
+    message = pb.GroupBatch(rows=tensor_pb2.Rows(index=[0, 1]))
+    getattr(message, field).CopyFrom(tensor_pb2.Rows(index=rows))
+    with pytest.raises(ProtocolError, match=f"{re.escape(str(rows))} are not increasing"):
+        Batch.from_proto(pb.Batch(groups=[message]), np.array([0]), [group], {})
 
 
 def test_several_requests_in_flight(shared_server: Serving) -> None:

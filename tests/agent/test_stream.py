@@ -161,7 +161,7 @@ def with_observation(reply: pb.SimReply, array: np.ndarray) -> pb.SimReply:
             ProtocolError,
             "a reply about 0 of 1 groups",
         ),
-        (lambda reply: [with_rows(reply, 7)], ProtocolError, r"rows \[7\] of group 'agents'"),
+        (lambda reply: [with_rows(reply, 7)], ProtocolError, r"rows of group 'agents': \[7\]"),
         (lambda reply: [with_observation(reply, np.zeros(2, np.int64))], InvalidTensor, "2"),
         (lambda reply: [with_observation(reply, np.zeros(1))], InvalidTensor, "float64"),
     ],

@@ -1,0 +1,1 @@
+"""Sampling from simulators with several agents, on arrays."""
