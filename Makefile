@@ -14,9 +14,10 @@ PYTEST_ARGS ?=
 TRAIN_ARGS ?=
 RUN ?= runs/deeprm-$(shell date +%Y%m%d-%H%M%S)
 RUN := $(RUN)
+RUNS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format format-check types pytest proto train bench clean
+.PHONY: help setup test lint format format-check types pytest proto train gallery bench clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -52,6 +53,9 @@ proto: setup ## Generate the stubs in farsim/v1 from proto/
 train: setup ## Train a DeepRM scheduler on two local servers and compare it with the textbook's
 	$(BIN)/farsim train deeprm --config examples/deeprm-ppo.yaml --out $(RUN) $(TRAIN_ARGS)
 	$(BIN)/farsim evaluate $(RUN) --gif --out $(RUN)/evaluation
+
+gallery: setup ## Render an episode of every simulator for the README; RUNS=runs for trained policies
+	$(BIN)/python -m agent.evaluation.gallery --out docs/images $(if $(RUNS),--runs $(RUNS))
 
 bench: setup ## Run the benchmarks
 	@for benchmark in benchmarks/*.py; do \

@@ -45,6 +45,32 @@ def evaluate(
         list[str] | None,
         typer.Option(help="name=value: another option of the simulator than in training."),
     ] = None,
+    opponent: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP=WHAT",
+            help="With several agents: another policy for a group, or for several "
+            "(GROUP+GROUP=WHAT): a checkpoint, 'random' or 'scripted'. Several are played against "
+            "each other.",
+            show_default=False,
+        ),
+    ] = None,
+    shuffle_messages: Annotated[
+        bool,
+        typer.Option(
+            "--shuffle-messages",
+            help="With agents that talk: play with the messages of other episodes, too.",
+        ),
+    ] = False,
+    success_distance: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="How near its goal an agent must be in the end, for --shuffle-messages; 0.2 "
+            "unless given.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -85,6 +111,8 @@ def evaluate(
     \b
     farsim evaluate runs/deeprm-20250101-120000 --gif
     farsim evaluate runs/deeprm-20250101-120000 --sims 10.0.0.4:50051-50054
+    farsim evaluate runs/tag --opponent agents=random --opponent agents=runs/tag-ddpg
+    farsim evaluate runs/reference --shuffle-messages
     """
     from rich.console import Console
 
@@ -97,7 +125,9 @@ def evaluate(
     if not console.is_terminal:
         console = Console(width=_LOG_WIDTH)
     with console.status("loading RLlib …"):
-        from agent.evaluation.evaluation import Evaluation, Request
+        from agent.evaluation.evaluation import Evaluation
+        from agent.evaluation.multi_agent.evaluation import MultiAgentEvaluation
+        from agent.evaluation.request import Request
     request = Request(
         checkpoint=found,
         out=out or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluation",
@@ -111,8 +141,14 @@ def evaluate(
         mp4=mp4,
         trajectories=trajectories.value if trajectories is not None else None,
         connection=connection_fields(tls_ca, tls_cert, tls_key, token_file),
+        opponents=opponent or (),
+        shuffle_messages=shuffle_messages,
+        success_distance=success_distance,
     )
-    Evaluation(request, console).carry_out()
+    if found.manifest.is_multi_agent:
+        MultiAgentEvaluation(request, console).carry_out()
+    else:
+        Evaluation(request, console).carry_out()
 
 
 def _numbers(text: str) -> list[float]:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 
 from agent.deeprm.observation import is_deeprm
 from agent.evaluation import chart, pictures, tables
@@ -24,51 +14,17 @@ from agent.evaluation.arena import Arena
 from agent.evaluation.heuristics import OPTIONS, textbook
 from agent.evaluation.learned import LearnedPolicy, check_spaces
 from agent.evaluation.policy import Policy, RandomPolicy
+from agent.evaluation.request import Report, Request, ways_to_act
 from agent.evaluation.rollout import Episodes, play
 from agent.evaluation.seeds import evaluation_seeds
 from agent.evaluation.summary import Summary, write_csv
-from agent.evaluation.trajectories import Format, Trajectories
+from agent.evaluation.trajectories import Trajectories
 from agent.training.algorithm import Interface, Simulators, look_at
-from agent.training.checkpoint import Checkpoint
 from agent.training.ray_runtime import quiet
 from agent.training.servers import server_addresses
-from farsim.errors import SimulatorFault, SpaceMismatch, Unsupported
+from farsim.errors import InvalidArgument, SimulatorFault, SpaceMismatch, Unsupported
 
-#: Algorithms whose policy has a distribution to draw from.
-_STOCHASTIC = ("PPO", "APPO", "IMPALA", "SAC")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What an evaluation is to be.
-
-    Attributes:
-        checkpoint: the policy.
-        out: folder for the results.
-        sims: addresses of servers; empty starts local ones.
-        local_servers: how many local servers to start.
-        episodes: for each policy and load.
-        seed: of the episodes.
-        loads: for DeepRM, chances of a new job in a time step.
-        options: of the simulator; they override those that the policy was trained with.
-        gif: whether to write an animation of an episode.
-        mp4: whether to write a video of it.
-        trajectories: the format in which to write the policy's episodes; None for not at all.
-        connection: fields of ``ConnectionOptions``.
-    """
-
-    checkpoint: Checkpoint
-    out: Path
-    sims: str = ""
-    local_servers: int = 2
-    episodes: int = 200
-    seed: int = 0
-    loads: Sequence[float] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    gif: bool = False
-    mp4: bool = False
-    trajectories: Format | None = None
-    connection: Mapping[str, Any] = field(default_factory=dict)
+__all__ = ["Evaluation", "Request"]
 
 
 class Evaluation:
@@ -76,6 +32,7 @@ class Evaluation:
 
     def __init__(self, request: Request, console: Console) -> None:
         self._request = request
+        self._report = Report(request, console)
         self._console = console
         self._manifest = request.checkpoint.manifest
         self._trajectories = Trajectories() if request.trajectories is not None else None
@@ -87,6 +44,12 @@ class Evaluation:
             FarsimError: the request cannot be carried out.
         """
         request = self._request
+        if request.opponents or request.shuffle_messages:
+            raise InvalidArgument(
+                f"{request.checkpoint.path} was trained with one agent: it has no opponents, and "
+                "hears no messages",
+                str(request.checkpoint.path),
+            )
         quiet()
         if request.mp4:
             pictures.check_mp4()
@@ -107,10 +70,10 @@ class Evaluation:
             else:
                 summaries = self._compare(arena, interface)
             write_csv(summaries, request.out / "evaluation.csv")
-            self._tell_file("table", request.out / "evaluation.csv")
+            self._report.tell_file("table", request.out / "evaluation.csv")
             if self._trajectories is not None and request.trajectories is not None:
                 path = self._trajectories.write(request.out, request.trajectories)
-                self._tell_file("transitions", path)
+                self._report.tell_file("transitions", path)
             self._film(arena)
         return summaries
 
@@ -119,15 +82,15 @@ class Evaluation:
     def _compare(self, arena: Arena, interface: Interface) -> list[Summary]:
         learned = self._learned()
         others: list[Policy] = [RandomPolicy(interface.action_space, self._request.seed)]
-        with self._progress(len(learned) + len(others)) as progress:
+        with self._report.progress(len(learned) + len(others)) as progress:
             results = self._play(arena, learned, progress, record=True)
             results |= self._play(arena, others, progress, action_mask=False)
         summaries = [Summary.of(name, episodes) for name, episodes in results.items()]
-        self._console.print(self._title(), soft_wrap=True)
+        self._console.print(self._request.title, soft_wrap=True)
         self._console.print(tables.comparison(summaries))
         path = self._request.out / "evaluation.png"
-        chart.draw_bars(summaries, path, self._title())
-        self._tell_file("chart", path)
+        chart.draw_bars(summaries, path, self._request.title)
+        self._report.tell_file("chart", path)
         return summaries
 
     def _compare_loads(self, arena: Arena, interface: Interface) -> list[Summary]:
@@ -144,7 +107,7 @@ class Evaluation:
         learned = self._learned()
         others = textbook(session_options, self._request.seed)
         summaries = []
-        with self._progress(len(loads) * (len(learned) + len(others))) as progress:
+        with self._report.progress(len(loads) * (len(learned) + len(others))) as progress:
             for load in loads:
                 here = arena.with_options({"new_job_rate": [load, load]})
                 results = self._play(here, learned, progress, record=load == main)
@@ -154,7 +117,7 @@ class Evaluation:
                 summaries += [
                     Summary.of(name, episodes, load) for name, episodes in results.items()
                 ]
-        self._console.print(f"{self._title()}; chance of a new job {main:g}", soft_wrap=True)
+        self._console.print(f"{self._request.title}; chance of a new job {main:g}", soft_wrap=True)
         at_main = [summary for summary in summaries if summary.load == main]
         self._console.print(tables.comparison(at_main))
         if len(loads) > 1:
@@ -163,8 +126,8 @@ class Evaluation:
         if any(tables.is_incomplete(summary) for summary in summaries):
             self._console.print(tables.INCOMPLETE_NOTE)
         path = self._request.out / "evaluation.png"
-        chart.draw_loads(summaries, path, self._title())
-        self._tell_file("chart", path)
+        chart.draw_loads(summaries, path, self._request.title)
+        self._report.tell_file("chart", path)
         return summaries
 
     def _play(
@@ -195,7 +158,7 @@ class Evaluation:
         )
 
     def _learned(self) -> list[Policy]:
-        ways = [False, True] if self._manifest.algo in _STOCHASTIC else [True]
+        ways = ways_to_act(self._manifest.algo)
         return [LearnedPolicy(self._request.checkpoint, way, self._request.seed) for way in ways]
 
     def _film(self, arena: Arena) -> None:
@@ -212,15 +175,7 @@ class Evaluation:
             if isinstance(error, SimulatorFault):
                 self._console.print(f"no picture: {error}", soft_wrap=True)
             return  # None was asked for, and the simulator has none.
-        if film.frames:
-            writers = {"png": (True, pictures.write_png)}
-            writers |= {"gif": (request.gif, pictures.write_gif)}
-            writers |= {"mp4": (request.mp4, pictures.write_mp4)}
-            for suffix, (wanted, write) in writers.items():
-                if wanted:
-                    path = request.out / f"episode.{suffix}"
-                    write(film.frames, path)
-                    self._tell_file("episode", path)
+        self._report.write_film(film.frames)
 
     # -- around it ------------------------------------------------------------------------
 
@@ -236,29 +191,3 @@ class Evaluation:
                 )
             observation = interface.masked_observation_space()
         check_spaces(self._request.checkpoint, observation, interface.action_space)
-
-    @contextlib.contextmanager
-    def _progress(self, policies: int) -> Iterator[Progress]:
-        progress = Progress(
-            TextColumn("{task.fields[policy]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("episodes"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        with progress:
-            progress.add_task("", total=policies * self._request.episodes, policy="")
-            yield progress
-
-    def _title(self) -> str:
-        manifest = self._manifest
-        return (
-            f"{manifest.algo} on {manifest.simulator} after {manifest.steps:,} steps, "
-            f"{self._request.episodes} unseen episodes"
-        )
-
-    def _tell_file(self, what: str, path: Path) -> None:
-        self._console.print(f"{what:<12}{path}", soft_wrap=True)

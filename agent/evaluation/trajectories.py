@@ -32,8 +32,7 @@ class Trajectories:
     """
 
     def __init__(self) -> None:
-        self._columns: dict[str, list[Any]] = {}
-        self._length = 0
+        self._table = Table()
         self._first_episode = 0
         self._env: RemoteVectorEnv | None = None
         self._observation: Any = None
@@ -54,10 +53,10 @@ class Trajectories:
         columns: dict[str, list[Any]] = {
             "episode": (rows + self._first_episode).tolist(),
             "step": self._steps[rows].tolist(),
-            **_parts(env.single_observation_space, self._observation, rows, "observation"),
-            **_parts(env.single_action_space, transition.actions, rows, "action"),
+            **parts(env.single_observation_space, self._observation, rows, "observation"),
+            **parts(env.single_action_space, transition.actions, rows, "action"),
             "reward": transition.rewards[rows].tolist(),
-            **_parts(
+            **parts(
                 env.single_observation_space,
                 transition.observation,
                 rows,
@@ -72,21 +71,46 @@ class Trajectories:
                 value if known else None
                 for value, known in zip(values[rows].tolist(), present[rows], strict=True)
             ]
-        self._append(columns, len(rows))
+        self._table.append(columns, len(rows))
         self._observation = transition.observation
         self._steps[rows] += 1
 
     def table(self) -> pd.DataFrame:
         """All rows, ordered by episode and step."""
-        import pandas as pd
-
-        frame = pd.DataFrame(self._columns)
-        return frame.sort_values(["episode", "step"], ignore_index=True)
+        return self._table.frame(["episode", "step"])
 
     def write(self, folder: Path, file_format: Format) -> Path:
         """Writes ``trajectories.csv`` or ``trajectories.parquet`` into ``folder``."""
         path = folder / f"trajectories.{file_format}"
-        frame = self.table()
+        return self._table.write(path, file_format, ["episode", "step"])
+
+
+class Table:
+    """Rows that come in batches, some with columns that others do not have."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[Any]] = {}
+        self._length = 0
+
+    def append(self, columns: Mapping[str, list[Any]], count: int) -> None:
+        """Adds ``count`` rows; None where a column is not among theirs."""
+        for name, values in columns.items():
+            # Columns that come late, as those of an episode's end do, are empty before.
+            kept = self._columns.setdefault(name, [None] * self._length)
+            kept += values
+        self._length += count
+        for kept in self._columns.values():
+            kept += [None] * (self._length - len(kept))
+
+    def frame(self, order: list[str]) -> pd.DataFrame:
+        """All rows, sorted by the columns ``order``."""
+        import pandas as pd
+
+        return pd.DataFrame(self._columns).sort_values(order, ignore_index=True)
+
+    def write(self, path: Path, file_format: Format, order: list[str]) -> Path:
+        """Writes all rows, sorted by the columns ``order``, to ``path``."""
+        frame = self.frame(order)
         if file_format == "parquet":
             frame.to_parquet(path, index=False)
             return path
@@ -96,17 +120,8 @@ class Trajectories:
         frame.to_csv(path, index=False)
         return path
 
-    def _append(self, columns: Mapping[str, list[Any]], count: int) -> None:
-        for name, values in columns.items():
-            # Columns that come late, as those of an episode's end do, are empty before.
-            kept = self._columns.setdefault(name, [None] * self._length)
-            kept += values
-        self._length += count
-        for kept in self._columns.values():
-            kept += [None] * (self._length - len(kept))
 
-
-def _parts(
+def parts(
     space: Space[Any], batch: Any, rows: NDArray[np.int64], name: str
 ) -> dict[str, list[Any]]:
     """The columns of some rows of a batch, by name."""

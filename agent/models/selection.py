@@ -22,7 +22,20 @@ class UnsuitableAlgorithm(FarsimError, ValueError):
 
 
 def check_algorithm(algo: str, action_space: Space[Any]) -> None:
-    """Raises ``UnsuitableAlgorithm`` if the algorithm has no actions of this kind."""
+    """Raises an error if the algorithm has no actions of this kind.
+
+    Args:
+        algo: RLlib's name of the algorithm.
+        action_space: as networks choose from it.
+
+    Raises:
+        UnsuitableAlgorithm: an algorithm of RLlib.
+        UnsupportedSpace: one of our own.
+    """
+    if algo in ("MADDPG", "MAPPO"):
+        from agent.maddpg.actions import action_code
+
+        action_code(action_space, temperature=1.0)
     if algo == "DQN" and not isinstance(action_space, Discrete):
         wanted = "a single choice (Discrete)"
     elif algo == "SAC" and not isinstance(action_space, (Box, Discrete)):

@@ -5,103 +5,47 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Dict
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.policy.policy import PolicySpec
 
-from agent.models import masking
-from agent.models.encoding import Encoding
+from agent.description import Group
 from agent.models.selection import check_algorithm, module_spec, takes_mask
-from agent.session import Session
 from agent.training.configuration import InvalidConfiguration, Setting, apply
-from agent.training.env_runner import TrainingEnvRunner
+from agent.training.env_runner import EncodedView, TrainingEnvRunner, TrainingMultiAgentEnvRunner
 from agent.training.episode_infos import EpisodeInfos
+from agent.training.interface import Interface, Simulators, look_at, masked_space
+from agent.training.policies import (
+    GROUP,
+    InvalidPolicies,
+    PolicyMapping,
+    PolicyWish,
+    map_policies,
+)
 from agent.training.ray_runtime import quiet
-from farsim import spaces as farsim_spaces
-from farsim.channel import ConnectionOptions
-from farsim.errors import Unsupported
 from farsim.options import nearest
 
-ALGORITHMS = ("PPO", "APPO", "IMPALA", "DQN", "SAC")
+__all__ = ["ALGORITHMS", "Interface", "Plan", "Simulators", "build", "look_at", "plan", "restore"]
 
+#: Where the configurations of algorithms that RLlib does not have are.
+_OWN_ALGORITHMS = {"MADDPG": "agent.maddpg", "MAPPO": "agent.mappo"}
 
-@dataclass(frozen=True)
-class Simulators:
-    """Where to sample, and what.
+ALGORITHMS = ("PPO", "APPO", "IMPALA", "DQN", "SAC", *_OWN_ALGORITHMS)
 
-    Attributes:
-        addresses: of the servers.
-        simulator: its name there.
-        options: the parameters that were chosen.
-        connection: fields of ``ConnectionOptions``.
-    """
+#: Those that learn each policy by itself from RLlib's replay, whose rows are of one agent.
+_REPLAYING = ("DQN", "SAC")
+_MULTI_AGENT_REPLAY = "MultiAgentPrioritizedEpisodeReplayBuffer"
 
-    addresses: Sequence[str]
-    simulator: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    connection: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Interface:
-    """What a simulator with these options looks like.
-
-    Attributes:
-        simulator: its name on the server.
-        session_options: the value of every parameter.
-        observation_space: of one environment, without the mask.
-        action_space: of one environment.
-        has_action_mask: whether it says which actions are allowed.
-    """
-
-    simulator: str
-    session_options: Mapping[str, Any]
-    observation_space: Space[Any]
-    action_space: Space[Any]
-    has_action_mask: bool
-
-    def masked_observation_space(self) -> Space[Any]:
-        """With the mask, as ``RemoteVectorEnv`` puts it there."""
-        (width,) = farsim_spaces.mask_widths(self.action_space)
-        mask = Box(0.0, 1.0, (width,), np.float32)
-        return Dict({masking.OBSERVATIONS: self.observation_space, masking.ACTION_MASK: mask})
-
-
-def look_at(simulators: Simulators) -> Interface:
-    """Opens a session for a moment, to see what is there.
-
-    Raises:
-        Unsupported: the simulator has several agents.
-        FarsimError: what the server answered.
-    """
-    connection = ConnectionOptions.of(simulators.connection)
-    with Session.open(
-        simulators.addresses[0],
-        simulators.simulator,
-        1,
-        simulators.options,
-        connection=connection,
-    ) as session:
-        groups = session.groups
-        if len(groups) != 1 or len(groups[0].agents) != 1:
-            agents = [agent for group in groups for agent in group.agents]
-            raise Unsupported(
-                f"simulator '{session.description.name}' has {len(agents)} agents "
-                f"({', '.join(agents)}); only simulators with one agent can be trained on"
-            )
-        return Interface(
-            session.description.name,
-            dict(session.options),
-            groups[0].observation_space,
-            groups[0].action_space,
-            groups[0].has_action_mask,
-        )
+#: Those that take every simulator for one with several agents.
+MULTI_AGENT_ALGORITHMS = ("MADDPG", "MAPPO")
 
 
 @dataclass(frozen=True)
@@ -112,17 +56,17 @@ class Plan:
         config: RLlib's, ready to build.
         algo: RLlib's name of the algorithm.
         interface: what it is trained on.
-        encoding: between the simulator's spaces and the network's.
         action_mask: whether observations carry the mask.
         settings: those that differ from RLlib's defaults, by section and name.
+        mapping: who decides for whom; None where there is one agent with one policy.
     """
 
     config: AlgorithmConfig
     algo: str
     interface: Interface
-    encoding: Encoding
     action_mask: bool
     settings: Mapping[str, Mapping[str, Any]]
+    mapping: PolicyMapping | None = None
 
     @property
     def cpus(self) -> int:
@@ -132,12 +76,43 @@ class Plan:
         # Learners may come with aggregator actors.
         return runners + 4 * max(1, config.num_learners)
 
+    def policy_of(self, agent: str) -> str:
+        """Who decides for an agent."""
+        return DEFAULT_MODULE_ID if self.mapping is None else self.mapping(agent)
+
+    def observed_space(self, group: Group) -> Space[Any]:
+        """What an agent of a group observes, with the mask if its network gets it."""
+        if self.action_mask and group.has_action_mask:
+            return masked_space(group)
+        return group.observation_space
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The agents by group; empty if there is just one agent."""
+        if self.mapping is None:
+            return {}
+        return {group.name: group.agents for group in self.interface.groups}
+
     @property
     def observation_space(self) -> Space[Any]:
-        """The simulator's, with the mask if the network gets it."""
-        if self.action_mask:
-            return self.interface.masked_observation_space()
-        return self.interface.observation_space
+        """The simulator's, with the mask if the network gets it; by agent if there are several."""
+        if self.mapping is None:
+            return self.observed_space(self.interface.groups[0])
+        return Dict(
+            {
+                agent: self.observed_space(group)
+                for group in self.interface.groups
+                for agent in group.agents
+            }
+        )
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """The simulator's; by agent if there are several."""
+        if self.mapping is None:
+            return self.interface.action_space
+        groups = self.interface.groups
+        return Dict({agent: group.action_space for group in groups for agent in group.agents})
 
 
 def plan(
@@ -145,6 +120,7 @@ def plan(
     simulators: Simulators,
     interface: Interface,
     layers: Sequence[Mapping[str, Mapping[str, Setting]]],
+    policies: PolicyWish | None = None,
 ) -> Plan:
     """RLlib's configuration for a simulator.
 
@@ -153,17 +129,25 @@ def plan(
         simulators: where to sample.
         interface: what is there.
         layers: settings by section and name; later ones override earlier ones.
+        policies: who decides for whom where there are several agents; None for what suits the
+            algorithm.
 
     Raises:
         InvalidConfiguration: RLlib does not take a setting, or not all of them together.
+        InvalidPolicies: the policies do not fit the agents.
         UnsuitableAlgorithm: the algorithm has no such actions.
         UnsupportedSpace: no network can learn from such observations or actions.
     """
-    check_algorithm(algo, interface.action_space)
-    action_mask = interface.has_action_mask and takes_mask(algo, interface.action_space)
-    observed = interface.masked_observation_space() if action_mask else interface.observation_space
-    encoding = Encoding(observed, interface.action_space)
     config = _default_config(algo)
+    mapping = _mapping(algo, interface, policies)
+    masked = [group for group in interface.groups if group.has_action_mask]
+    action_mask = bool(masked) and all(takes_mask(algo, group.action_space) for group in masked)
+    views = [
+        EncodedView.of(_observed(group, action_mask), group.action_space)
+        for group in interface.groups
+    ]
+    for view in views:
+        check_algorithm(algo, view.action_space)
     config.environment(
         env=f"farsim/{interface.simulator}",
         env_config={
@@ -173,38 +157,122 @@ def plan(
             "connection": dict(simulators.connection),
             "action_mask_in_observation": action_mask,
         },
-        observation_space=encoding.observation_space,
-        action_space=encoding.action_space,
         disable_env_checking=True,
     )
     config.framework("torch")
     config.env_runners(
-        env_runner_cls=TrainingEnvRunner,
         num_env_runners=0,
         # RLlib drops samples that come later. Requests have deadlines of their own.
         sample_timeout_s=600.0,
     )
-    config.callbacks(EpisodeInfos)
     config.debugging(log_level="ERROR")
+    if mapping is None:
+        _set_one_agent(config, views[0])
+    else:
+        _set_agents(config, algo, interface, views, mapping)
     merged: dict[str, dict[str, Setting]] = {}
     for layer in layers:
         for section, members in layer.items():
             merged.setdefault(section, {}).update(members)
+    _check_agents(merged.get("multi_agent", {}), mapping)
     apply(config, merged)
-    model_config = merged.get("rl_module", {}).get("model_config")
-    spec = module_spec(
-        algo,
-        interface.session_options,
-        encoding.observation_space,
-        model_config.value if model_config is not None else {},
-    )
-    if spec is not None:
-        config.rl_module(rl_module_spec=spec)
+    wanted = merged.get("rl_module", {}).get("model_config")
+    _set_networks(config, algo, interface, views, mapping, wanted.value if wanted else {})
     settings = {
         section: {name: setting.value for name, setting in members.items()}
         for section, members in merged.items()
     }
-    return Plan(config, algo, interface, encoding, action_mask, settings)
+    return Plan(config, algo, interface, action_mask, settings, mapping)
+
+
+def _mapping(algo: str, interface: Interface, policies: PolicyWish | None) -> PolicyMapping | None:
+    if len(interface.agents) == 1 and algo not in MULTI_AGENT_ALGORITHMS:
+        if policies is not None:
+            raise InvalidPolicies(
+                f"simulator '{interface.simulator}' has one agent: leave out the policies",
+                interface.simulator,
+            )
+        return None
+    return map_policies(policies if policies is not None else GROUP, interface.groups)
+
+
+def _observed(group: Group, action_mask: bool) -> Space[Any]:
+    return masked_space(group) if action_mask and group.has_action_mask else group.observation_space
+
+
+def _set_one_agent(config: AlgorithmConfig, view: EncodedView) -> None:
+    config.environment(observation_space=view.observation_space, action_space=view.action_space)
+    config.env_runners(env_runner_cls=TrainingEnvRunner)
+    config.callbacks(EpisodeInfos)
+
+
+def _set_agents(
+    config: Any,
+    algo: str,
+    interface: Interface,
+    views: Sequence[EncodedView],
+    mapping: PolicyMapping,
+) -> None:
+    specs = {}
+    for group, view in zip(interface.groups, views, strict=True):
+        for agent in group.agents:
+            specs[mapping(agent)] = PolicySpec(
+                observation_space=view.observation_space, action_space=view.action_space
+            )
+    config.env_runners(env_runner_cls=TrainingMultiAgentEnvRunner)
+    if algo in _REPLAYING:
+        # The default one is for one agent, and fails with several in the first update.
+        kept = config.replay_buffer_config
+        config.training(replay_buffer_config={**kept, "type": _MULTI_AGENT_REPLAY})
+    config.multi_agent(policies=specs, policy_mapping_fn=mapping)
+
+
+def _check_agents(settings: Mapping[str, Setting], mapping: PolicyMapping | None) -> None:
+    """Raises ``InvalidConfiguration`` for policies to train that are not there."""
+    if settings and mapping is None:
+        setting = next(iter(settings.values()))
+        raise InvalidConfiguration(
+            f"{setting.place}: section 'multi_agent' is for simulators with several agents"
+        )
+    chosen = settings.get("policies_to_train")
+    if chosen is None or mapping is None or chosen.value is None:
+        return
+    if not isinstance(chosen.value, Sequence) or isinstance(chosen.value, str) or not chosen.value:
+        raise InvalidConfiguration(
+            f"{chosen.place}: policies_to_train is a list of policies, not {chosen.value!r}"
+        )
+    for name in chosen.value:
+        if name not in mapping.policies:
+            raise InvalidConfiguration(
+                f"{chosen.place}: policies_to_train: of the policies "
+                f"({', '.join(mapping.policies)}) none is '{name}'"
+                f"{nearest(str(name), mapping.policies)}",
+                str(name),
+            )
+
+
+def _set_networks(
+    config: AlgorithmConfig,
+    algo: str,
+    interface: Interface,
+    views: Sequence[EncodedView],
+    mapping: PolicyMapping | None,
+    model_config: Mapping[str, Any],
+) -> None:
+    """Networks of our own where RLlib's default ones will not do."""
+    options = interface.session_options
+    specs = {}
+    for group, view in zip(interface.groups, views, strict=True):
+        spec = module_spec(algo, options, view.observation_space, model_config)
+        if spec is None:
+            continue
+        if mapping is None:
+            config.rl_module(rl_module_spec=spec)
+            return
+        for agent in group.agents:
+            specs[mapping(agent)] = spec
+    if specs:
+        config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
 
 
 def build(algorithm_plan: Plan) -> Algorithm:
@@ -248,6 +316,7 @@ def _default_config(algo: str) -> AlgorithmConfig:
     if algo not in ALGORITHMS:
         raise InvalidConfiguration(f"no algorithm '{algo}'{nearest(algo, ALGORITHMS)}", algo)
     # Ray's registry would import every algorithm there is.
-    module = importlib.import_module(f"ray.rllib.algorithms.{algo.lower()}")
+    name = _OWN_ALGORITHMS.get(algo, f"ray.rllib.algorithms.{algo.lower()}")
+    module = importlib.import_module(name)
     config: AlgorithmConfig = getattr(module, f"{algo}Config")()
     return config

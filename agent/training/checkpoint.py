@@ -28,9 +28,13 @@ MANIFEST = "farsim.json"
 #: In a run's folder: a file with the name of the latest checkpoint's folder.
 POINTER = "checkpoint"
 
-#: Where RLlib keeps the only module of a single-agent algorithm, in a checkpoint.
-_MODULE = Path("learner_group", "learner", "rl_module", "default_policy")
-_FORMAT = 1
+#: Where RLlib keeps an algorithm's modules in a checkpoint, each in a folder of its name.
+_MODULES = Path("learner_group", "learner", "rl_module")
+#: RLlib's name of the only module of a single-agent algorithm.
+_ONLY_MODULE = "default_policy"
+
+#: Of a checkpoint for one agent, and of one for several.
+_SINGLE_AGENT, _MULTI_AGENT = 1, 2
 
 
 class InvalidCheckpoint(FarsimError, ValueError):
@@ -40,6 +44,10 @@ class InvalidCheckpoint(FarsimError, ValueError):
 @dataclass(frozen=True)
 class Manifest:
     """What a checkpoint was trained for, and how.
+
+    With several agents, which is where there are ``groups``, the spaces are ``Dict`` spaces with
+    one entry for each agent, and the mask, if there is one, is in the entries of those that have
+    it.
 
     Attributes:
         simulator: its name on the server.
@@ -54,6 +62,9 @@ class Manifest:
         steps: environment steps until here.
         seed: of the training.
         versions: of the programs, by name.
+        groups: with several agents, their names by group, in the order of the simulator's arrays;
+            else empty.
+        policies: with several agents, the policy of each; else empty.
     """
 
     simulator: str
@@ -68,6 +79,13 @@ class Manifest:
     steps: int
     seed: int | None
     versions: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_multi_agent(self) -> bool:
+        """Whether there are agents with policies of their own."""
+        return bool(self.groups)
 
     def to_json(self) -> dict[str, Any]:
         """For ``farsim.json``: spaces as in the proto, arrays as lists."""
@@ -75,14 +93,20 @@ class Manifest:
         for name in ("observation_space", "action_space"):
             fields[name] = json_format.MessageToDict(spaces.to_proto(fields[name]))
         digest = spaces.digest(self.observation_space, self.action_space)
-        return {"format": _FORMAT, **plain(fields), "spaces_digest": digest}
+        number = _MULTI_AGENT
+        if not self.is_multi_agent:
+            number = _SINGLE_AGENT
+            del fields["groups"], fields["policies"]
+        return {"format": number, **plain(fields), "spaces_digest": digest}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Manifest:
+        document = {"groups": {}, "policies": {}, **document}
         fields = {name: unplain(document[name]) for name in cls.__dataclass_fields__}
         for name in ("observation_space", "action_space"):
             message = json_format.ParseDict(fields[name], space_pb2.Space())
             fields[name] = spaces.from_proto(message)
+        fields["groups"] = {name: tuple(agents) for name, agents in fields["groups"].items()}
         return cls(**fields)
 
 
@@ -100,8 +124,14 @@ class Checkpoint:
 
     @property
     def module_path(self) -> Path:
-        """The folder that ``RLModule.from_checkpoint`` takes."""
-        return self.path / _MODULE
+        """The folder that ``RLModule.from_checkpoint`` takes, with one agent."""
+        return self.path / _MODULES / _ONLY_MODULE
+
+    @property
+    def module_paths(self) -> dict[str, Path]:
+        """With several agents, those folders by policy."""
+        names = dict.fromkeys(self.manifest.policies.values())
+        return {name: self.path / _MODULES / name for name in names}
 
 
 def save(algorithm: Algorithm, manifest: Manifest, folder: Path, name: str) -> Path:
@@ -149,12 +179,13 @@ def _read(path: Path) -> Manifest:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         found = document["format"]
-        if found == _FORMAT:
+        if found in (_SINGLE_AGENT, _MULTI_AGENT):
             return Manifest.from_json(document)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidCheckpoint(f"{path} is damaged: {error!r}", str(path)) from error
     raise InvalidCheckpoint(
-        f"{path} has format {found}, this Farsim reads {_FORMAT}: use the version that wrote it",
+        f"{path} has format {found}, this Farsim reads {_SINGLE_AGENT} and {_MULTI_AGENT}: use the "
+        "version that wrote it",
         str(path),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +13,8 @@ def train(
     simulator: Annotated[
         str,
         typer.Argument(
-            help="deeprm, adder, gymnasium/<id>, <module>:<class>; with --sims its name there. "
-            "Not needed with --resume.",
+            help="deeprm, adder, particle/<scenario>, gymnasium/<id>, <module>:<class>; with "
+            "--sims its name there. Not needed with --resume.",
             show_default=False,
         ),
     ] = "",
@@ -31,7 +32,8 @@ def train(
     algo: Annotated[
         str,
         typer.Option(
-            help="PPO, APPO, IMPALA, DQN or SAC; without, the training file's, or PPO.",
+            help="PPO, APPO, IMPALA, DQN, SAC, MADDPG or MAPPO; without, the training file's, or "
+            "MADDPG for particle/..., else PPO.",
             show_default=False,
         ),
     ] = "",
@@ -47,13 +49,40 @@ def train(
         list[str] | None,
         typer.Option(help="name=value: an option of the simulator. Repeatable."),
     ] = None,
+    policies: Annotated[
+        str,
+        typer.Option(
+            help="With several agents: shared, each, group, module:function, or a mapping from "
+            "agents or groups, '{adversaries: team, agent_0: prey}'; without, the training "
+            "file's, or group.",
+            show_default=False,
+        ),
+    ] = "",
     stop_return: Annotated[
-        float | None, typer.Option(help="Stop when the mean return is this or more.")
+        float | None,
+        typer.Option(
+            help="Stop when the mean return, summed over agents, is this or more.",
+            envvar="FARSIM_STOP_RETURN",
+        ),
     ] = None,
     stop_steps: Annotated[
-        float | None, typer.Option(help="Stop after so many environment steps in all.")
+        float | None,
+        typer.Option(
+            help="Stop after so many environment steps in all.", envvar="FARSIM_STOP_STEPS"
+        ),
     ] = None,
-    stop_time: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+    stop_time: Annotated[
+        float | None,
+        typer.Option(help="Stop after so many seconds.", envvar="FARSIM_STOP_TIME"),
+    ] = None,
+    video_every: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Iterations from one video of a greedy episode to the next, in 'videos' in the "
+            "run's folder and in TensorBoard; 0: none.",
+        ),
+    ] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -120,11 +149,16 @@ def train(
     \b
     farsim train deeprm --stop-steps 500000
     farsim train deeprm --sims 10.0.0.4:50051-50054 --config examples/deeprm-ppo.yaml
+    farsim train particle/simple_spread --video-every 10 --stop-return -33
+    farsim train particle/simple_tag --algo PPO --policies each
     farsim train --resume runs/deeprm-20250101-120000
     """
+    # gRPC would tell of every program that is started while there are simulators, as ffmpeg is.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from rich.console import Console
 
     from agent.training import checkpoint as checkpoints
+    from agent.training.policies import read_wish
     from agent.training.request import Request
     from agent.training.run import Run, new_folder
     from agent.training.stopping import StopConditions
@@ -156,6 +190,8 @@ def train(
         layer=_layer(num_envs, env_runners),
         seed=seed,
         connection=connection_fields(tls_ca, tls_cert, tls_key, token_file),
+        policies=read_wish(policies) if policies else None,
+        video_every=video_every,
     )
     Run(request, Console()).carry_out()
 

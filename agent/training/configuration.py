@@ -4,6 +4,7 @@ A section is a method of RLlib's ``AlgorithmConfig``, and its keys are the metho
 
     algo: PPO
     options: {new_job_rate: 0.7}
+    policies: group
     stop: {steps: 500_000}
     training: {lr: 3e-4, gamma: 0.99}
     env_runners: {num_envs_per_env_runner: 64}
@@ -22,6 +23,7 @@ import yaml
 from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from agent.training.policies import InvalidPolicies, PolicyWish, check_wish
 from farsim.errors import FarsimError
 from farsim.options import nearest
 
@@ -31,6 +33,7 @@ SECTIONS = (
     "env_runners",
     "learners",
     "rl_module",
+    "multi_agent",
     "environment",
     "reporting",
     "fault_tolerance",
@@ -52,6 +55,8 @@ _OWN = {
     ): "environments are remote, and have a runner of their own",
     ("env_runners", "gym_env_vectorize_mode"): "remote environments come in batches",
     ("rl_module", "rl_module_spec"): "use model_config",
+    ("multi_agent", "policies"): "use 'policies' at the top, or --policies",
+    ("multi_agent", "policy_mapping_fn"): "use 'policies: module:function' at the top",
 }
 
 
@@ -76,12 +81,14 @@ class TrainingFile:
         options: of the simulator, by name.
         stop: the conditions, by ``STOP_KEYS``.
         sections: RLlib's settings, by section and name.
+        policies: who decides for whom, as ``map_policies`` takes it; None if the file has none.
     """
 
     algo: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     stop: Mapping[str, float] = field(default_factory=dict)
     sections: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
+    policies: PolicyWish | None = None
 
 
 class _Loader(yaml.SafeLoader):
@@ -123,7 +130,7 @@ def _read(text: str, name: str) -> TrainingFile:
         if root is None:
             return TrainingFile()
         top = _members(loader, root, name, "a training file")
-        known = ("algo", "options", "stop", *SECTIONS)
+        known = ("algo", "options", "policies", "stop", *SECTIONS)
         for key, (_, place) in top.items():
             if key not in known:
                 raise InvalidConfiguration(f"{place}: no section '{key}'{nearest(key, known)}", key)
@@ -141,6 +148,7 @@ def _read(text: str, name: str) -> TrainingFile:
             options=_plain(loader, top, "options", name),
             stop=_stop(loader, top, name),
             sections=sections,
+            policies=_policies(loader, top),
         )
     finally:
         loader.dispose()
@@ -167,6 +175,16 @@ def _members(
 
 def _value(loader: _Loader, top: Mapping[str, tuple[yaml.Node, str]], key: str) -> Any:
     return loader.construct_object(top[key][0], deep=True) if key in top else None
+
+
+def _policies(loader: _Loader, top: Mapping[str, tuple[yaml.Node, str]]) -> PolicyWish | None:
+    if "policies" not in top:
+        return None
+    node, place = top["policies"]
+    try:
+        return check_wish(loader.construct_object(node, deep=True), place)
+    except InvalidPolicies as error:
+        raise InvalidConfiguration(error.message, error.subject) from error
 
 
 def _plain(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol
 
@@ -13,6 +14,18 @@ from rich.table import Table
 
 from agent.training.iteration import Iteration
 from agent.training.stopping import StopConditions
+
+#: Endings of infos that are shown, the most telling first; what they are called, where that is not
+#: their name; digits behind the point.
+_SHOWN_INFOS = (
+    ("slowdown", "slowdown", 2),
+    ("success_last", "", 2),
+    ("correct_last", "", 2),
+    ("occupied_landmarks_last", "occupied", 2),
+    ("distance_last", "", 2),
+    ("collisions_mean", "collisions", 3),
+)
+_MOST_INFOS = 3
 
 
 class Display(Protocol):
@@ -91,8 +104,8 @@ def _cells(iteration: Iteration, stop: StopConditions) -> dict[str, str]:
         "steps/s": f"{iteration.steps_per_second:,.0f}",
         "return": _number(iteration.mean_return),
     }
-    if "slowdown" in iteration.infos:
-        cells["slowdown"] = f"{iteration.infos['slowdown']:.2f}"
+    cells |= {group: _number(value) for group, value in iteration.group_returns.items()}
+    cells |= _scenario(iteration.infos)
     if iteration.faults:
         cells["faults"] = str(iteration.faults)
     cells["elapsed"] = duration(iteration.seconds)
@@ -100,6 +113,20 @@ def _cells(iteration: Iteration, stop: StopConditions) -> dict[str, str]:
     if not math.isnan(left):
         cells["left"] = duration(left)
     return cells
+
+
+def _scenario(infos: Mapping[str, float]) -> dict[str, str]:
+    """What a simulator says that people want to see on the way: at most ``_MOST_INFOS``."""
+    shown: dict[str, str] = {}
+    for ending, label, digits in _SHOWN_INFOS:
+        for name in sorted(infos):
+            if not name.endswith(ending) or len(shown) == _MOST_INFOS:
+                continue
+            stem, last = name.rpartition("/")[::2]
+            group = f"{stem} " if stem else ""
+            text = label or last.removesuffix("_last").replace("_", " ")
+            shown.setdefault(f"{group}{text}", f"{infos[name]:.{digits}f}")
+    return shown
 
 
 def _number(value: float) -> str:

@@ -1,15 +1,18 @@
-"""The env runner of ``farsim train``: remote environments, in spaces that networks take."""
+"""The env runners of ``farsim train``: remote environments, in spaces that networks take."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
+from gymnasium import Space
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from agent.env_runner import RemoteEnvRunner
 from agent.models.encoding import Encoding
+from agent.multi_agent.env_runner import RemoteMultiAgentEnvRunner, View
 from farsim import spaces
 
 
@@ -52,3 +55,38 @@ class TrainingEnvRunner(RemoteEnvRunner):
         if encoding.encodes_observations or encoding.shifts_actions:
             # In the place of, rather than around: a wrapper that is let go of closes what it wraps.
             wrapper.env = EncodedVectorEnv(remote, encoding)
+
+
+@dataclass(frozen=True)
+class EncodedView(View):
+    """A group as an ``Encoding`` shows it.
+
+    Attributes:
+        encoding: between the group's spaces and those of the networks.
+    """
+
+    encoding: Encoding
+
+    @classmethod
+    def of(cls, observed: Space[Any], acted: Space[Any]) -> EncodedView:
+        """The view of a group.
+
+        Args:
+            observed: what one agent observes, with the action mask if there is one.
+            acted: its action space.
+        """
+        encoding = Encoding(observed, acted)
+        return cls(encoding.observation_space, encoding.action_space, encoding)
+
+    def encode(self, observation: Any) -> Any:
+        return self.encoding.encode(observation)
+
+    def decode(self, action: Any) -> Any:
+        return self.encoding.decode(action)
+
+
+class TrainingMultiAgentEnvRunner(RemoteMultiAgentEnvRunner):
+    """A ``RemoteMultiAgentEnvRunner`` for any simulator that networks can learn from."""
+
+    def view(self, group: Any) -> View:
+        return EncodedView.of(self.observed_space(group), group.action_space)

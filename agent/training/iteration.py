@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 #: Under ``env_runners`` in RLlib's results: what simulators say at the end of episodes.
 INFO = "info"
+
+#: Under ``env_runners`` in RLlib's results: what each of several agents earned.
+_AGENT_RETURNS = "agent_episode_returns_mean"
+
+#: RLlib's name of the only policy where there is one agent.
+_ONLY_POLICY = "default_policy"
 
 #: Beginnings of what learners report besides losses, and what nobody plots.
 _COUNTERS = ("num_", "diff_num_", "weights_seq_no", "module_train_batch_size")
@@ -25,12 +31,16 @@ class Iteration:
         new_steps: environment steps since this command began to train.
         steps_per_second: in this iteration.
         mean_return: over the last episodes (RLlib's ``metrics_num_episodes_for_smoothing``); NaN
-            before the first has ended.
+            before the first has ended. With several agents, of the sum over them.
         mean_length: of those, in steps; NaN before the first has ended.
         episodes: that ended in this iteration.
         faults: environments that failed, since this command began to train.
-        infos: means of what the simulator said at the end of those episodes, by name.
-        losses: of the learner, by name.
+        infos: means of what the simulator said at the end of those episodes, by name. With several
+            agents "<name>_mean" is over all steps and "<name>_last" over the last ones, and
+            "<group>/" comes before where there are several groups.
+        losses: of the learner, by name; with several agents by "<policy>/<name>".
+        agent_returns: with several agents, what each earned in those episodes.
+        group_returns: with several groups, what the agents of each earned on average.
     """
 
     number: int
@@ -44,6 +54,8 @@ class Iteration:
     faults: int = 0
     infos: Mapping[str, float] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
+    agent_returns: Mapping[str, float] = field(default_factory=dict)
+    group_returns: Mapping[str, float] = field(default_factory=dict)
 
     def columns(self) -> dict[str, float]:
         """One flat row, for CSV files and TensorBoard."""
@@ -57,6 +69,8 @@ class Iteration:
             "episodes": self.episodes,
             "faults": self.faults,
         }
+        row |= {f"agent_return/{name}": value for name, value in self.agent_returns.items()}
+        row |= {f"group_return/{name}": value for name, value in self.group_returns.items()}
         row |= {f"{INFO}/{name}": value for name, value in sorted(self.infos.items())}
         return row | {f"learner/{name}": value for name, value in sorted(self.losses.items())}
 
@@ -68,6 +82,7 @@ def read(
     iteration_seconds: float,
     steps_before: int,
     steps_at_start: int,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Iteration:
     """An iteration from RLlib's result.
 
@@ -77,9 +92,11 @@ def read(
         iteration_seconds: that this iteration took.
         steps_before: environment steps before this iteration.
         steps_at_start: environment steps before this command began to train.
+        groups: with several agents, their names by group.
     """
     runners = result.get("env_runners", {})
     steps = lifetime_steps(result, steps_before)
+    agents = _agent_returns(runners, groups or {})
     return Iteration(
         number=int(result["training_iteration"]),
         steps=steps,
@@ -91,12 +108,46 @@ def read(
         episodes=int(_number(runners.get("num_episodes"), 0)),
         faults=int(_number(runners.get("faults"), 0)),
         infos=_flat(runners.get(INFO, {})),
-        losses={
-            name: value
-            for name, value in _flat(result.get("learners", {}).get("default_policy", {})).items()
-            if not name.startswith(_COUNTERS)
-        },
+        losses=_losses(result.get("learners", {})),
+        agent_returns=agents,
+        group_returns=_group_returns(agents, groups or {}),
     )
+
+
+def _agent_returns(
+    runners: Mapping[str, Any], groups: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    returns = _flat(runners.get(_AGENT_RETURNS, {}))
+    return {
+        agent: returns[agent] for names in groups.values() for agent in names if agent in returns
+    }
+
+
+def _group_returns(
+    agents: Mapping[str, float], groups: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    if len(groups) < 2:
+        return {}
+    found = {}
+    for group, names in groups.items():
+        values = [agents[name] for name in names if name in agents]
+        if values:
+            found[group] = sum(values) / len(values)
+    return found
+
+
+def _losses(learners: Mapping[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for policy, values in learners.items():
+        if policy == "__all_modules__" or not isinstance(values, Mapping):
+            continue
+        prefix = "" if policy == _ONLY_POLICY else f"{policy}/"
+        found |= {
+            f"{prefix}{name}": value
+            for name, value in _flat(values).items()
+            if not name.startswith(_COUNTERS)
+        }
+    return found
 
 
 def lifetime_steps(result: Mapping[str, Any], default: int) -> int:

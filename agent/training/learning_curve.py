@@ -6,8 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-#: Columns of ``progress.csv`` that get a panel, with their labels; the second if there is one.
+#: Columns of ``progress.csv`` that get a panel if they are there, with their labels; besides them
+#: those that begin with ``_GROUP_RETURN``.
 _PANELS = {"return_mean": "mean return", "info/slowdown": "mean job slowdown"}
+_GROUP_RETURN = "group_return/"
+
+#: Panels side by side, of which more are too small to read.
+_MOST_PANELS = 4
 
 
 def draw(
@@ -16,7 +21,7 @@ def draw(
     title: str,
     baselines: Mapping[str, Mapping[str, float]] | None = None,
 ) -> bool:
-    """Draws returns, and slowdowns where there are any, over environment steps.
+    """Draws returns, and slowdowns or the groups' returns where there are any, over steps.
 
     Args:
         rows: of ``progress.csv``.
@@ -31,10 +36,16 @@ def draw(
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    curves = {column: _points(rows, column) for column in _PANELS}
+    labels = _PANELS | {
+        column: f"mean return of one of {column.removeprefix(_GROUP_RETURN)}"
+        for column in (rows[-1] if rows else ())
+        if column.startswith(_GROUP_RETURN)
+    }
+    curves = {column: _points(rows, column) for column in labels}
     curves = {column: points for column, points in curves.items() if points}
     if not curves:
         return False
+    curves = dict(list(curves.items())[:_MOST_PANELS])
     figure = Figure(figsize=(5.5 * len(curves), 4), layout="constrained")
     FigureCanvasAgg(figure)
     for index, (column, points) in enumerate(curves.items()):
@@ -51,7 +62,7 @@ def draw(
                 )
         axes.set_xlabel("environment steps")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_ylabel(_PANELS[column])
+        axes.set_ylabel(labels[column])
         axes.grid(alpha=0.3)
         if index == 0 or baselines:
             axes.legend(fontsize="small")

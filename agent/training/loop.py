@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +73,7 @@ def train(
     display: Display,
     interrupt: Interrupt,
     steps_at_start: int,
+    groups: Mapping[str, Sequence[str]] | None = None,
     iterated: Callable[[Iteration], None] = lambda iteration: None,
 ) -> str:
     """Trains until a stop condition holds or a signal comes, and saves.
@@ -85,6 +86,7 @@ def train(
         display: what shows them.
         interrupt: is deferred to the end of the iteration.
         steps_at_start: environment steps that have been done already.
+        groups: with several agents, their names by group.
         iterated: is called after each iteration.
 
     Returns:
@@ -94,10 +96,11 @@ def train(
         FarsimError: the simulators are gone. What had been learned has been saved.
     """
     begun = time.monotonic()
-    before, steps = begun, steps_at_start
+    steps = steps_at_start
     iteration = None
     with interrupt.deferred():
         while True:
+            before = time.monotonic()
             try:
                 result = algorithm.train()
             except FarsimError:
@@ -112,8 +115,9 @@ def train(
                 iteration_seconds=now - before,
                 steps_before=steps,
                 steps_at_start=steps_at_start,
+                groups=groups,
             )
-            before, steps = now, iteration.steps
+            steps = iteration.steps
             records.add(iteration, result)
             display.show(iteration)
             iterated(iteration)

@@ -60,6 +60,24 @@ class Records:
                 self._events.add_scalar(tag, value, global_step=iteration.steps)
         self._events.flush()
 
+    def add_animation(self, tag: str, gif: bytes, height: int, width: int, steps: int) -> None:
+        """Gives TensorBoard an animated GIF, which it shows among the images.
+
+        Args:
+            tag: its name.
+            gif: the file's content.
+            height: of its pictures.
+            width: of its pictures.
+            steps: environment steps so far.
+        """
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        # SummaryWriter's own add_video does the same, with the help of a package more.
+        self._events._get_file_writer().add_summary(summary, steps)
+        self._events.flush()
+
     def _add_csv(self, row: Mapping[str, float]) -> None:
         new = [name for name in row if name not in self._columns]
         if new:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.training.checkpoint import Checkpoint
+from agent.training.policies import PolicyWish
 from agent.training.stopping import StopConditions
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Request:
         out: the run's folder.
         sims: addresses of servers; empty starts local ones.
         local_servers: how many local servers to start.
-        algo: RLlib's name of the algorithm; empty for the training file's or PPO.
+        algo: RLlib's name of the algorithm; empty for the training file's, or the simulator's.
         file: the training file, read.
         stop: conditions that override the file's.
         checkpoint_folder: where checkpoints go; None for ``out / "checkpoints"``.
@@ -38,6 +39,8 @@ class Request:
         layer: settings of the algorithm that override the file's.
         seed: of everything random; None draws one.
         connection: fields of ``ConnectionOptions``.
+        policies: who decides for whom, which overrides the file's; None for that.
+        video_every: iterations from one video to the next; 0 for none.
     """
 
     simulator: str
@@ -55,6 +58,8 @@ class Request:
     layer: Layer = field(default_factory=dict)
     seed: int | None = None
     connection: Mapping[str, Any] = field(default_factory=dict)
+    policies: PolicyWish | None = None
+    video_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Decisions:
         stop: when to stop.
         seed: of everything random.
         layers: settings of the algorithm, from the weakest to the strongest.
+        policies: who decides for whom; None for what suits the algorithm.
     """
 
     algo: str
@@ -74,15 +80,21 @@ class Decisions:
     stop: StopConditions
     seed: int
     layers: Sequence[Layer]
+    policies: PolicyWish | None = None
 
     @classmethod
     def of(cls, request: Request) -> Decisions:
         """The command line comes before the training file, and that before the checkpoint."""
         from agent.training.configuration import TrainingFile
+        from agent.training.presets import default_algorithm
 
         file = request.file or TrainingFile()
         resumed = request.resume.manifest if request.resume is not None else None
-        algo = request.algo or file.algo or (resumed.algo if resumed is not None else "PPO")
+        algo = request.algo or file.algo or (resumed.algo if resumed is not None else "")
+        algo = algo or default_algorithm(request.simulator)
+        policies = request.policies if request.policies is not None else file.policies
+        if policies is None and resumed is not None and resumed.is_multi_agent:
+            policies = resumed.policies
         seed = _first(
             request.seed,
             _value(file.sections, "debugging", "seed"),
@@ -104,6 +116,7 @@ class Decisions:
                 request.layer,
                 _placed({"debugging": {"seed": seed}}, "--seed"),
             ],
+            policies=policies,
         )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from agent.training import learning_curve
+from agent.training.baselines import play_baselines
 from agent.training.checkpoint import Manifest, plain, versions
 from agent.training.display import display_on, duration
 from agent.training.interrupt import Interrupt
@@ -20,9 +22,13 @@ from agent.training.records import PROGRESS, Records, read_progress
 from agent.training.request import Decisions, Request
 from agent.training.servers import server_addresses
 from farsim import spaces
+from farsim.errors import FarsimError, SpaceMismatch, Unsupported
 
 if TYPE_CHECKING:
     from agent.training.algorithm import Plan, Simulators
+    from agent.training.film import FilmCrew
+    from agent.training.interface import Interface
+    from agent.training.iteration import Iteration
 
 #: In a run's folder: what it is, and what became of it.
 DESCRIPTION = "run.json"
@@ -63,7 +69,10 @@ class Run:
                 addresses, request.simulator, decisions.options, request.connection
             )
             interface = look_at(simulators)
-            algorithm_plan = plan(decisions.algo, simulators, interface, decisions.layers)
+            self._check_agents(interface)
+            algorithm_plan = plan(
+                decisions.algo, simulators, interface, decisions.layers, decisions.policies
+            )
             self._check_resumable(algorithm_plan)
             request.out.mkdir(parents=True, exist_ok=True)
             self._describe(algorithm_plan)
@@ -78,6 +87,17 @@ class Run:
 
     # -- doing it -------------------------------------------------------------------------
 
+    def _check_agents(self, interface: Interface) -> None:
+        """Whether those of a checkpoint are there, to whom its policies belong."""
+        found = self._request.resume
+        here = {group.name: group.agents for group in interface.groups}
+        if found is not None and found.manifest.is_multi_agent and found.manifest.groups != here:
+            raise SpaceMismatch(
+                f"{found.path} was trained for other agents than '{interface.simulator}' has: "
+                f"there {_listed(found.manifest.groups)}; here {_listed(here)}",
+                str(found.path),
+            )
+
     def _check_resumable(self, algorithm_plan: Plan) -> None:
         from agent.evaluation.learned import check_spaces
         from agent.training.configuration import InvalidConfiguration
@@ -90,6 +110,12 @@ class Run:
             raise InvalidConfiguration(
                 f"{found.path} was trained with {found.manifest.algo} and can not go on with "
                 f"{here.algo}: leave --algo out, or start anew without --resume",
+                str(found.path),
+            )
+        if found.manifest.policies != here.policies:
+            raise InvalidConfiguration(
+                f"{found.path} has the policies {found.manifest.policies} and can not go on with "
+                f"{here.policies}: leave the policies out, or start anew without --resume",
                 str(found.path),
             )
         check_spaces(found, here.observation_space, here.action_space)
@@ -114,6 +140,7 @@ class Run:
         manifest = self._manifest(algorithm_plan)
         saving = Checkpoints(algorithm, manifest, folder, request.out, request.checkpoint_every)
         self._announce(algorithm_plan)
+        film = self._film_crew(algorithm, algorithm_plan)
         started = time.monotonic()
         outcome = "failed"
         reason = ""
@@ -122,6 +149,11 @@ class Run:
                 Records(request.out) as records,
                 display_on(self._console, self._decisions.stop) as display,
             ):
+
+                def iterated(iteration: Iteration) -> None:
+                    if film is not None and iteration.number % request.video_every == 0:
+                        self._shoot(film, iteration, records)
+
                 reason = train(
                     algorithm,
                     stop=self._decisions.stop,
@@ -130,6 +162,8 @@ class Run:
                     display=display,
                     interrupt=interrupt,
                     steps_at_start=steps,
+                    groups=algorithm_plan.groups,
+                    iterated=iterated,
                 )
             outcome = "finished" if reason else "interrupted"
         finally:
@@ -145,46 +179,37 @@ class Run:
         )
         self._console.print(f"checkpoint  {saving.latest}", soft_wrap=True)
 
+    def _film_crew(self, algorithm: Any, algorithm_plan: Plan) -> FilmCrew | None:
+        """For videos, if there are to be any and can be."""
+        from agent.training.film import VIDEOS, FilmCrew
+
+        if not self._request.video_every:
+            return None
+        try:
+            return FilmCrew(algorithm, algorithm_plan, self._request.out / VIDEOS)
+        except Unsupported as error:
+            self._console.print(f"[yellow]no videos:[/yellow] {error.message}", soft_wrap=True)
+            return None
+
+    def _shoot(self, film: FilmCrew, iteration: Iteration, records: Records) -> None:
+        try:
+            film.shoot(iteration.number, iteration.steps, records)
+        except FarsimError as error:
+            # Training can go on without; if it cannot, it says so itself.
+            self._console.print(
+                f"[yellow]no video of iteration {iteration.number}:[/yellow] {error.message}",
+                soft_wrap=True,
+            )
+
     def _draw_curve(self, simulators: Simulators, algorithm_plan: Plan) -> None:
         request = self._request
         rows = read_progress(request.out / PROGRESS)
-        baselines = self._baselines(simulators, algorithm_plan)
+        with self._console.status("playing the baselines …"):
+            baselines = play_baselines(simulators, algorithm_plan.interface)
         path = request.out / LEARNING_CURVE
         title = f"{self._decisions.algo} on {algorithm_plan.interface.simulator}"
         if learning_curve.draw(rows, path, title, baselines):
             self._console.print(f"curve       {path}", soft_wrap=True)
-
-    def _baselines(
-        self, simulators: Simulators, algorithm_plan: Plan
-    ) -> dict[str, dict[str, float]]:
-        """For DeepRM, what the textbook heuristics come to: in a moment on many environments."""
-        from agent.deeprm.observation import is_deeprm
-        from agent.evaluation.arena import Arena
-        from agent.evaluation.heuristics import OPTIONS, textbook
-        from agent.evaluation.seeds import evaluation_seeds
-        from agent.evaluation.summary import Summary
-
-        session_options = algorithm_plan.interface.session_options
-        if not is_deeprm(session_options):
-            return {}
-        shown = ("SJF", "Packer", "hold long jobs")
-        policies = [p for p in textbook(session_options, 0) if p.name in shown]
-        arena = Arena(
-            simulators.addresses,
-            simulators.simulator,
-            simulators.options,
-            simulators.connection,
-        ).with_options(OPTIONS)
-        with self._console.status("playing the heuristics …"):
-            results = arena.play(policies, evaluation_seeds(0, 100))
-        summaries = [Summary.of(name, episodes) for name, episodes in results.items()]
-        return {
-            summary.policy: {
-                "return_mean": summary.total_return.mean,
-                "info/slowdown": summary.slowdown.mean,
-            }
-            for summary in summaries
-        }
 
     # -- what is told ---------------------------------------------------------------------
 
@@ -196,12 +221,14 @@ class Run:
             algo=self._decisions.algo,
             settings=algorithm_plan.settings,
             observation_space=algorithm_plan.observation_space,
-            action_space=algorithm_plan.interface.action_space,
+            action_space=algorithm_plan.action_space,
             action_mask=algorithm_plan.action_mask,
             iteration=0,
             steps=0,
             seed=self._decisions.seed,
             versions=versions(),
+            groups=algorithm_plan.groups,
+            policies=algorithm_plan.mapping.by_agent if algorithm_plan.mapping else {},
         )
 
     def _describe(self, algorithm_plan: Plan) -> None:
@@ -219,8 +246,9 @@ class Run:
             "seed": self._decisions.seed,
             "resumed_from": str(request.resume.path) if request.resume is not None else None,
             "spaces_digest": spaces.digest(
-                algorithm_plan.observation_space, algorithm_plan.interface.action_space
+                algorithm_plan.observation_space, algorithm_plan.action_space
             ),
+            "policies": algorithm_plan.mapping.by_agent if algorithm_plan.mapping else {},
             "versions": versions(),
         }
         self._update_description()
@@ -243,6 +271,10 @@ class Run:
 
     def _tell_interrupted(self) -> None:
         self._console.print("stopping after this iteration; Ctrl-C again stops at once")
+
+
+def _listed(groups: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"{name}: {' '.join(agents)}" for name, agents in groups.items())
 
 
 def new_folder(simulator: str) -> Path:

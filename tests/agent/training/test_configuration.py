@@ -7,6 +7,7 @@ import pytest
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
+from agent.maddpg import MADDPGConfig
 from agent.training import configuration
 from agent.training.configuration import InvalidConfiguration
 from agent.training.presets import preset
@@ -34,6 +35,15 @@ def test_a_training_file_sets_rllibs_own_settings():
     assert (config.lr, config.gamma, config.num_envs_per_env_runner) == (3e-4, 0.9, 12)
 
 
+def test_a_training_file_says_who_decides_for_whom():
+    text = "policies: {hunters: team}\nmulti_agent: {policies_to_train: [team]}\n"
+    file = configuration.parse(text, "good.yaml")
+    config = PPOConfig()
+    configuration.apply(config, file.sections)
+    assert file.policies == {"hunters": "team"}
+    assert config.policies_to_train == ["team"]
+
+
 def test_an_empty_file_and_empty_sections_change_nothing():
     assert configuration.parse("", "empty.yaml") == configuration.TrainingFile()
     assert configuration.parse("training:\n", "empty.yaml").sections == {"training": {}}
@@ -50,6 +60,8 @@ def test_an_empty_file_and_empty_sections_change_nothing():
         ("stop: {stepz: 1}", "bad.yaml, line 1: 'stop' has no 'stepz'; did you mean 'steps'"),
         ("stop: {steps: many}", "'steps' is a number, not 'many'"),
         ("training:\n  lr: 1\n  lr: 2\n", "line 3: 'lr' is there twice"),
+        ("algo: PPO\npolicies: eech", "bad.yaml, line 2: policies are .*; did you mean 'each'"),
+        ("multi_agent: {policies: [a]}", "use 'policies' at the top, or --policies"),
         ("training: [1, 2]", "section 'training' consists of 'name: value' lines"),
         ("just text", "a training file consists of 'name: value' lines"),
         ("training: {", "bad.yaml is no YAML"),
@@ -71,6 +83,14 @@ def test_settings_are_those_of_the_algorithm():
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(InvalidConfiguration, match=r"cannot read .*nothing\.yaml: No such file"):
         configuration.load(tmp_path / "nothing.yaml")
+
+
+def test_the_example_for_many_agents_is_one_that_maddpg_takes():
+    file = configuration.load(EXAMPLES / "particle-tag-maddpg.yaml")
+    config = MADDPGConfig()
+    configuration.apply(config, file.sections)
+    assert file.policies == {"adversaries": "hunters", "agents": "prey"}
+    assert config.centralised_critic == ["hunters"]
 
 
 def test_the_example_has_the_built_in_settings():

@@ -1,9 +1,10 @@
 """What comes first: the command line, then the training file, then the checkpoint."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 
 from agent.training import configuration
 from agent.training.checkpoint import Checkpoint, Manifest
@@ -69,6 +70,23 @@ def test_another_algorithm_starts_from_its_own_settings():
     assert "training" not in merged(decisions)
 
 
+def test_particle_is_trained_with_maddpg_and_its_own_settings():
+    decisions = Decisions.of(replace(PLAIN, simulator="particle/simple_tag"))
+    assert decisions.algo == "MADDPG"
+    assert decisions.policies is None
+    assert merged(decisions)["env_runners"] == {"num_envs_per_env_runner": 64}
+
+
+def test_policies_are_those_of_the_command_line_then_the_file_then_the_checkpoint():
+    groups = {"team": ("a", "b")}
+    manifest = replace(MANIFEST, groups=groups, policies={"a": "x", "b": "y"})
+    resumed = replace(PLAIN, resume=Checkpoint(Path("somewhere"), manifest))
+    assert Decisions.of(resumed).policies == {"a": "x", "b": "y"}
+    from_file = replace(resumed, file=configuration.parse("policies: each", "file.yaml"))
+    assert Decisions.of(from_file).policies == "each"
+    assert Decisions.of(replace(from_file, policies="group")).policies == "group"
+
+
 def test_the_files_seed_holds_without_one_on_the_command_line():
     assert Decisions.of(replace(PLAIN, file=FILE)).seed == 4
 
@@ -92,4 +110,24 @@ def test_flags_override_the_file():
 def test_a_manifest_survives_json():
     settings = {"training": {"vf_clip_param": float("inf"), "lr": [[0, 0.1], [10, 0.0]]}}
     manifest = replace(MANIFEST, settings=settings, seed=None)
+    assert manifest.to_json()["format"] == 1
     assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_a_manifest_for_several_agents_survives_json():
+    spaces = {"a": Box(0, 1, (2,)), "b": Box(0, 1, (3,))}
+    manifest = replace(
+        MANIFEST,
+        observation_space=Dict(spaces),
+        action_space=Dict({"a": Discrete(2), "b": Discrete(3)}),
+        groups={"second": ("b",), "first": ("a",)},
+        policies={"b": "other", "a": "one"},
+    )
+    document = json.loads(json.dumps(manifest.to_json()))
+    assert document["format"] == 2
+    read_back = Manifest.from_json(document)
+    assert read_back == manifest
+    assert list(read_back.groups) == ["second", "first"]
+    checkpoint = Checkpoint(Path("here"), read_back)
+    assert list(checkpoint.module_paths) == ["other", "one"]
+    assert checkpoint.module_paths["one"] == checkpoint.module_path.with_name("one")

@@ -1,0 +1,1 @@
+"""``farsim evaluate`` where there are several agents."""

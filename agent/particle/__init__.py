@@ -1,0 +1,1 @@
+"""Particle's scenarios as seen by their agents, and scripted controllers for them."""
