@@ -59,8 +59,9 @@ class PolicyServicer(object):
         """Actions for observations, and nothing else: the server keeps nothing from one call
         to the next. A request that cannot be carried out ends with the status
         INVALID_ARGUMENT (NOT_FOUND for an unknown policy, FAILED_PRECONDITION for a
-        version or spaces that are not served, UNAVAILABLE while draining), whose details
-        hold a serialised `Error`.
+        version or spaces that are not served, UNAVAILABLE while draining, INTERNAL if the
+        server is at fault), whose details are the message for people and whose trailing
+        metadata `farsim-error-bin` is a serialised `Error`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,7 +74,8 @@ class PolicyServicer(object):
         gets exactly one reply with that number, in the order of the numbers; besides
         replies the server may send `draining` notices at any time. A client may send
         further events before earlier replies arrive, up to `Welcome.max_in_flight` events
-        without a reply: only an `observe` that asks for actions need be waited for.
+        without a reply (the server reads no further ones): only an `observe` that asks for
+        actions need be waited for. Events of one episode are carried out in order.
 
         An event that cannot be carried out gets an `error` reply; the episode it names is
         then as it was before, and the session goes on. The server ends the stream itself
@@ -82,7 +84,8 @@ class PolicyServicer(object):
         UNAUTHENTICATED     the token is missing or wrong
         RESOURCE_EXHAUSTED  a message over the size limit
         INVALID_ARGUMENT    bytes that are no LiveEvent
-        DEADLINE_EXCEEDED   no session was opened on the stream within a minute
+        DEADLINE_EXCEEDED   no session was opened on the stream within a minute, or the
+        session was silent for `Welcome.idle_seconds` and is closed
         ABORTED             another stream has resumed this session
         UNAVAILABLE         the server is going away
         """
