@@ -175,6 +175,34 @@ def open_channel(address: str, options: ConnectionOptions) -> grpc.Channel:
     Raises:
         InvalidOption: a file that ``options`` name cannot be read.
     """
+    settings = _settings(options)
+    if options.uses_tls:
+        channel = grpc.secure_channel(address, _credentials(options), settings)
+    else:
+        channel = grpc.insecure_channel(address, settings)
+    token = options.read_token()
+    return channel if token is None else grpc.intercept_channel(channel, _Bearer(token))
+
+
+def open_aio_channel(address: str, options: ConnectionOptions) -> grpc.aio.Channel:
+    """As ``open_channel`` for asyncio, but calls have to carry ``call_metadata`` themselves."""
+    settings = _settings(options)
+    if options.uses_tls:
+        return grpc.aio.secure_channel(address, _credentials(options), settings)
+    return grpc.aio.insecure_channel(address, settings)
+
+
+def call_metadata(options: ConnectionOptions) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call that carries the token.
+
+    Raises:
+        InvalidOption: the token's file cannot be read.
+    """
+    token = options.read_token()
+    return () if token is None else (("authorization", f"Bearer {token}"),)
+
+
+def _settings(options: ConnectionOptions) -> list[tuple[str, Any]]:
     settings: list[tuple[str, Any]] = [
         *CHANNEL_OPTIONS,
         ("grpc.max_send_message_length", options.max_message_bytes),
@@ -185,17 +213,15 @@ def open_channel(address: str, options: ConnectionOptions) -> grpc.Channel:
     ]
     if options.tls_server_name is not None:
         settings.append(("grpc.ssl_target_name_override", options.tls_server_name))
-    if options.uses_tls:
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=_read_optional("tls_ca", options.tls_ca),
-            private_key=_read_optional("tls_key", options.tls_key),
-            certificate_chain=_read_optional("tls_cert", options.tls_cert),
-        )
-        channel = grpc.secure_channel(address, credentials, settings)
-    else:
-        channel = grpc.insecure_channel(address, settings)
-    token = options.read_token()
-    return channel if token is None else grpc.intercept_channel(channel, _Bearer(token))
+    return settings
+
+
+def _credentials(options: ConnectionOptions) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        root_certificates=_read_optional("tls_ca", options.tls_ca),
+        private_key=_read_optional("tls_key", options.tls_key),
+        certificate_chain=_read_optional("tls_cert", options.tls_cert),
+    )
 
 
 class _Bearer(
@@ -319,7 +345,7 @@ def translate(error: grpc.RpcError, address: str) -> FarsimError:
 
 
 def _status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
-    if isinstance(error, grpc.Call):
+    if isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
         return error.code() or grpc.StatusCode.UNKNOWN, error.details() or "no details"
     return grpc.StatusCode.UNKNOWN, str(error) or type(error).__name__
 

@@ -40,6 +40,12 @@ SUBCOMMANDS = {
     "evaluate": Subcommand(
         "agent.evaluation.cli:evaluate", "Compare a checkpoint with other policies.", "train"
     ),
+    "policy": Subcommand(
+        "agent.policy.cli:policy", "Serve a checkpoint to simulators that ask for actions.", "train"
+    ),
+    "live": Subcommand(
+        "simserver.live.cli:live", "Run a simulator that asks a served policy what to do.", "sim"
+    ),
     "certs": Subcommand(
         "farsim.certs:certs", "Make a development CA, certificates and a token for TLS."
     ),

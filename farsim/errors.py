@@ -127,6 +127,18 @@ class InternalError(FarsimError, RuntimeError):
     code = pb.ERROR_CODE_INTERNAL
 
 
+class UnknownPolicy(FarsimError, LookupError):
+    """A policy, an agent or a version that is not served."""
+
+    code = pb.ERROR_CODE_UNKNOWN_POLICY
+
+
+class InvalidObservation(FarsimError, ValueError):
+    """An observation of the wrong dtype or shape, or outside the observation space."""
+
+    code = pb.ERROR_CODE_INVALID_OBSERVATION
+
+
 class InvalidAddress(FarsimError, ValueError):
     """Not ``host:port`` or ``host:first-last``."""
 
@@ -149,6 +161,8 @@ class MessageTooLarge(FarsimError, ValueError):
 
 class SpaceMismatch(FarsimError, ValueError):
     """Spaces that should be the same are not."""
+
+    code = pb.ERROR_CODE_SPACE_MISMATCH
 
 
 _BY_CODE: dict[int, type[FarsimError]] = {

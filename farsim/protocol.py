@@ -8,6 +8,9 @@ PROTOCOL_VERSION = "1.0"
 #: The full name of the learner-driven service.
 SERVICE = "farsim.v1.Simulator"
 
+#: The full name of the service of those who have a policy.
+POLICY_SERVICE = "farsim.v1.Policy"
+
 
 def compatible(version: str) -> bool:
     """Whether a peer of that version and this one understand each other."""

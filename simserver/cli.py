@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from farsim import options as option_values
-from farsim.errors import FarsimError, InvalidAddress
+from farsim.errors import InvalidAddress
 
 
 def serve(
@@ -130,6 +130,7 @@ def serve(
             _run_workers(host, port, workers, metrics_port, grace_seconds, exit_with_parent, ready)
         )
 
+    from farsim.serving import read_token
     from simserver import catalogue
     from simserver.limits import Limits
     from simserver.server import Server, ServerOptions, run
@@ -145,7 +146,14 @@ def serve(
         max_step_seconds=max_step_seconds,
     )
     options = ServerOptions(
-        tls_cert, tls_key, tls_client_ca, _token(token_file), insecure, grace_seconds, debug, limits
+        tls_cert,
+        tls_key,
+        tls_client_ca,
+        read_token(token_file),
+        insecure,
+        grace_seconds,
+        debug,
+        limits,
     )
     server = Server(entries, address, options)
     metrics_address = f"{host}:{metrics_port}" if metrics_port else ""
@@ -167,7 +175,7 @@ def _run_workers(
     parent: int,
     ready: Callable[[str], None],
 ) -> int:
-    from simserver.server import stop_with_parent
+    from farsim.serving import stop_with_parent
     from simserver.workers import Workers
 
     if port + workers - 1 > 65535:
@@ -216,12 +224,3 @@ def _split(address: str) -> tuple[str, int]:
     if not host or not port.isdigit() or int(port) > 65535:
         raise InvalidAddress(f"'{address}' is not host:port, as in 127.0.0.1:50051", address)
     return host, int(port)
-
-
-def _token(path: Path | None) -> str:
-    if path is None:
-        return ""
-    token = path.read_text().strip()
-    if not token:
-        raise FarsimError(f"the token file {path} is empty; 'farsim certs' makes one", str(path))
-    return token

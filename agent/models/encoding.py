@@ -15,7 +15,7 @@ from farsim.errors import FarsimError
 FloatRows = NDArray[np.float32]
 
 #: A bounded number whose range is no wider than this is scaled to -1..1.
-_WIDEST_SCALED = 1e6
+WIDEST_SCALED = 1e6
 
 
 class UnsupportedSpace(FarsimError, ValueError):
@@ -131,7 +131,7 @@ def _vectors(space: Space[Any], batch: Any) -> FloatRows:
 def _(space: spaces.Box, batch: Any) -> FloatRows:
     rows = np.asarray(batch, np.float64).reshape(len(batch), -1)
     low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
-    scaled = (high - low <= _WIDEST_SCALED) & (high > low)
+    scaled = (high - low <= WIDEST_SCALED) & (high > low)
     low, high = np.where(scaled, low, -1.0), np.where(scaled, high, 1.0)
     return ((rows - low) / (high - low) * 2 - 1).astype(np.float32)
 

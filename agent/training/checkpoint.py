@@ -142,9 +142,21 @@ def save(algorithm: Algorithm, manifest: Manifest, folder: Path, name: str) -> P
     algorithm.save_to_path(str(unfinished.absolute()))
     text = json.dumps(manifest.to_json(), indent=2)
     (unfinished / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    _save_policies(unfinished, manifest)
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
     return target
+
+
+def _save_policies(folder: Path, manifest: Manifest) -> None:
+    """Adds what serving needs, which is free of pickle; or says why it cannot be."""
+    # They need RLlib, and this module does not otherwise.
+    from agent.policy import portable, rllib_checkpoint
+
+    try:
+        portable.write(rllib_checkpoint.read(folder, manifest), folder / portable.FOLDER)
+    except FarsimError as error:
+        portable.write_reason(error.message, folder / portable.FOLDER)
 
 
 def point_to(run_folder: Path, checkpoint: Path) -> None:

@@ -34,6 +34,9 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CODE_DRAINING: _ClassVar[ErrorCode]
     ERROR_CODE_SIMULATOR: _ClassVar[ErrorCode]
     ERROR_CODE_INTERNAL: _ClassVar[ErrorCode]
+    ERROR_CODE_UNKNOWN_POLICY: _ClassVar[ErrorCode]
+    ERROR_CODE_SPACE_MISMATCH: _ClassVar[ErrorCode]
+    ERROR_CODE_INVALID_OBSERVATION: _ClassVar[ErrorCode]
 AUTORESET_MODE_UNSPECIFIED: AutoresetMode
 AUTORESET_MODE_NEXT_STEP: AutoresetMode
 AUTORESET_MODE_SAME_STEP: AutoresetMode
@@ -55,6 +58,9 @@ ERROR_CODE_LIMIT: ErrorCode
 ERROR_CODE_DRAINING: ErrorCode
 ERROR_CODE_SIMULATOR: ErrorCode
 ERROR_CODE_INTERNAL: ErrorCode
+ERROR_CODE_UNKNOWN_POLICY: ErrorCode
+ERROR_CODE_SPACE_MISMATCH: ErrorCode
+ERROR_CODE_INVALID_OBSERVATION: ErrorCode
 
 class DescribeRequest(_message.Message):
     __slots__ = ("protocol_version",)

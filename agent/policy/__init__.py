@@ -1,0 +1,1 @@
+"""Serving trained policies: checkpoints without pickle, batched inference, versions, export."""
