@@ -58,10 +58,11 @@ EXTRA_MODULES = {
     "sim": {"prometheus_client", "PIL"},
     "train": {
         *("ray", "torch", "tensorboard", "tensorboardX", "matplotlib", "pandas", "pyarrow"),
-        *("imageio", "PIL"),
+        *("imageio", "PIL", "pettingzoo", "prometheus_client"),
     },
     "azure": {"azure", "docker"},
     "video": {"imageio", "imageio_ffmpeg", "PIL"},
+    "onnx": {"onnx", "onnxruntime", "onnxscript"},
 }
 
 
