@@ -145,21 +145,7 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
         self._resets = 0
         self._cut_episodes: list[SingleAgentEpisode] = []
         self._faults_in_a_row = np.zeros(self.num_envs, np.int64)
-        make_callback(
-            "on_environment_created",
-            callbacks_objects=self._callbacks,
-            callbacks_functions=self.config.callbacks_on_environment_created,
-            kwargs={
-                "env_runner": self,
-                "metrics_logger": self.metrics,
-                "env": self.env.unwrapped,
-                "env_context": EnvContext(
-                    self.config.env_config,
-                    worker_index=self.worker_index or 0,
-                    num_workers=self.num_workers,
-                ),
-            },
-        )
+        tell_created(self)
 
     @override(SingleAgentEnvRunner)
     def _sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
@@ -238,6 +224,25 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
         """One for each environment, for a reset that RLlib wants to be seeded."""
         self._resets += 1
         return seeds_of(self, self._resets)
+
+
+def tell_created(runner: Any) -> None:
+    """Calls RLlib's ``on_environment_created`` for what ``make_env`` has made."""
+    make_callback(
+        "on_environment_created",
+        callbacks_objects=runner._callbacks,
+        callbacks_functions=runner.config.callbacks_on_environment_created,
+        kwargs={
+            "env_runner": runner,
+            "metrics_logger": runner.metrics,
+            "env": runner.env.unwrapped,
+            "env_context": EnvContext(
+                runner.config.env_config,
+                worker_index=runner.worker_index or 0,
+                num_workers=runner.num_workers,
+            ),
+        },
+    )
 
 
 def seeds_of(runner: Any, resets: int) -> list[int]:

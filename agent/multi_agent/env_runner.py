@@ -10,8 +10,6 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict
 from ray.rllib.callbacks.callbacks import RLlibCallback
-from ray.rllib.callbacks.utils import make_callback
-from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils import metrics as names
@@ -23,6 +21,7 @@ from agent.env_runner import (
     MAX_FAULTS_IN_A_ROW,
     RemoteEnvConfig,
     seeds_of,
+    tell_created,
 )
 from agent.models import masking
 from agent.multi_agent.acting import Acting, ActingGroup
@@ -113,21 +112,7 @@ class RemoteMultiAgentEnvRunner(MultiAgentEnvRunner):
         self._resets = 0
         self._faults_in_a_row = np.zeros(self.num_envs, np.int64)
         self._finished: list[dict[str, Any]] = []
-        make_callback(
-            "on_environment_created",
-            callbacks_objects=self._callbacks,
-            callbacks_functions=self.config.callbacks_on_environment_created,
-            kwargs={
-                "env_runner": self,
-                "metrics_logger": self.metrics,
-                "env": self.env.unwrapped,
-                "env_context": EnvContext(
-                    self.config.env_config,
-                    worker_index=self.worker_index or 0,
-                    num_workers=self.num_workers,
-                ),
-            },
-        )
+        tell_created(self)
 
     def view(self, group: Any) -> View:
         """How policies see ``group``; subclasses translate between spaces here."""

@@ -24,7 +24,7 @@ from farsim import spaces, tensors
 from farsim.errors import DeadlineExceeded, FarsimError, InvalidArgument
 
 _ANSWER_SECONDS = 30.0
-_KEYS = {"observation", "policy", "action_mask", "greedy", "version", "state"}
+_KEYS = {"observation", "agent", "policy", "action_mask", "greedy", "version", "state"}
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class JsonQuestions:
         """The reply to a question.
 
         Args:
-            document: ``observation``, and if need be ``policy``, ``action_mask``, ``greedy``,
-                ``version`` and ``state``.
+            document: ``observation``, and if need be ``agent`` or ``policy``, ``action_mask``,
+                ``greedy``, ``version`` and ``state``.
 
         Raises:
             FarsimError: why there is none.
@@ -110,7 +110,7 @@ class JsonQuestions:
             raise InvalidArgument(
                 f"'{unknown[0]}' is none of {', '.join(sorted(_KEYS))}", unknown[0]
             )
-        policy = self._policies.named(_typed(document, "policy", str, ""))
+        policy = self._asked(_typed(document, "agent", str, ""), _typed(document, "policy", str, ""))
         version = _typed(document, "version", int, 0)
         self._policies.check_version(version, [policy])
         query = Query(
@@ -121,6 +121,18 @@ class JsonQuestions:
             None,
         )
         return Question(policy, version, query, arrived)
+
+    def _asked(self, agent: str, name: str) -> Policy:
+        if not agent:
+            return self._policies.named(name)
+        policy = self._policies.of_agent(agent)
+        if name and name != policy.name:
+            raise InvalidArgument(
+                f"policy '{policy.name}' acts for agent '{agent}', not '{name}': name one of the "
+                "two",
+                "policy",
+            )
+        return policy
 
     def ask(self, question: Question) -> Future[Answer]:
         """The answer, as soon as there is one."""

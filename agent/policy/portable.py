@@ -35,7 +35,13 @@ _ARRAYS = "arrays.npz"
 _FORMAT = 1
 
 #: Packages whose networks may be named in a file.
-_ALLOWED = ("ray.rllib.algorithms.", "ray.rllib.core.", "agent.models.", "agent.maddpg.")
+_ALLOWED = (
+    "ray.rllib.algorithms.",
+    "ray.rllib.core.",
+    "agent.models.",
+    "agent.maddpg.",
+    "agent.mappo.",
+)
 
 
 def write(recipe: Recipe, folder: Path) -> None:

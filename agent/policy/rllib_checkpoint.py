@@ -145,19 +145,25 @@ def _policies(
                 clips=clips,
             )
         ]
+    seen, done = observed, acted
+    if manifest is None:
+        names = {agent: _module_of(agent, mapping) for agent in observed.spaces}
+    else:
+        names = dict(manifest.policies)
+        seen, done = manifest.observation_space, manifest.action_space
     found = [
         PolicyRecipe(
-            name=_module_of(agent, mapping),
-            module=_module_of(agent, mapping),
+            name=name,
+            module=name,
             agents=(agent,),
-            observation_space=space,
-            action_space=acted[agent],
-            is_encoded=False,
-            steps=_steps(before, space, agent),
+            observation_space=seen[agent],
+            action_space=done[agent],
+            is_encoded=manifest is not None,
+            steps=_steps(before, observed[agent], agent),
             unsquashes=unsquashes,
             clips=clips,
         )
-        for agent, space in observed.spaces.items()
+        for agent, name in names.items()
     ]
     return _merge(found)
 

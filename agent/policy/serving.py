@@ -120,7 +120,11 @@ def _share_processors(runtime: PolicyRuntime) -> None:
 
 def _announce(runtime: PolicyRuntime, addresses: list[str]) -> None:
     current = runtime.inference.current
-    what = f"{', '.join(current.networks)} of {current.origin}, version {current.number}"
+    names = [
+        f"{name} ({', '.join(network.recipe.agents)})" if network.recipe.agents else name
+        for name, network in current.networks.items()
+    ]
+    what = f"{', '.join(names)} of {current.origin}, version {current.number}"
     print(f"farsim: serving {what} on {addresses[0]}", flush=True)
     for address in addresses[1:]:
         print(f"farsim: and over HTTP on {address}", flush=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,24 @@ from agent.training import checkpoint as checkpoints
 from agent.training import configuration
 from agent.training.algorithm import Simulators, build, look_at, plan
 from agent.training.checkpoint import Manifest
+from agent.training.policies import PolicyWish
 from agent.training.ray_runtime import quiet, ray_runtime
 from tests.servers import serving
 
 MASKED = "tests.simulators.envs:Masked"
+TAG = "particle/simple_tag"
+TEAMS = "tests.simulators.teams:Teams"
 
 FARSIM_PPO = """
 training: {train_batch_size_per_learner: 100, minibatch_size: 50, num_epochs: 1}
 env_runners: {num_envs_per_env_runner: 4}
+rl_module: {model_config: {fcnet_hiddens: [16]}}
+debugging: {seed: 7}
+"""
+FARSIM_MADDPG = """
+training: {num_steps_sampled_before_learning_starts: 50, train_batch_size_per_learner: 16}
+env_runners: {num_envs_per_env_runner: 4}
+reporting: {min_sample_timesteps_per_iteration: 100}
 rl_module: {model_config: {fcnet_hiddens: [16]}}
 debugging: {seed: 7}
 """
@@ -153,28 +165,50 @@ def train(config: AlgorithmConfig, folder: Path) -> Path:
     return folder
 
 
-def train_farsim(simulator: str, folder: Path, iterations: int = 1) -> Path:
+@dataclass(frozen=True)
+class Team:
+    """A training of several agents by Farsim."""
+
+    algo: str
+    simulator: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    policies: PolicyWish | None = None
+
+
+TEAM_RUNS = {
+    "maddpg": Team("MADDPG", TAG),
+    "maddpg-continuous": Team("MADDPG", TAG, {"action_mode": "continuous"}, "each"),
+    "mappo-continuous": Team("MAPPO", TAG, {"action_mode": "continuous"}),
+    # Whole numbers to see, which are encoded, and masks.
+    "ppo": Team("PPO", TEAMS, {"masks": 1}),
+}
+
+
+def train_farsim(run: Team, folder: Path, iterations: int = 1) -> Path:
     """The folder of a run as ``farsim train`` leaves it, as far as checkpoints go."""
-    with serving(simulator) as server:
-        simulators = Simulators([server.address], simulator)
-        layers = [configuration.parse(FARSIM_PPO, "test.yaml").sections]
-        planned = plan("PPO", simulators, look_at(simulators), layers)
+    with serving(run.simulator) as server:
+        simulators = Simulators([server.address], run.simulator, run.options)
+        text = FARSIM_MADDPG if run.algo == "MADDPG" else FARSIM_PPO
+        layers = [configuration.parse(text, "test.yaml").sections]
+        planned = plan(run.algo, simulators, look_at(simulators), layers, run.policies)
         algorithm = build(planned)
         try:
             for number in range(1, iterations + 1):
                 algorithm.train()
                 manifest = Manifest(
                     simulator=planned.interface.simulator,
-                    options={},
+                    options=run.options,
                     session_options=planned.interface.session_options,
-                    algo="PPO",
+                    algo=run.algo,
                     settings=planned.settings,
                     observation_space=planned.observation_space,
-                    action_space=planned.interface.action_space,
+                    action_space=planned.action_space,
                     action_mask=planned.action_mask,
                     iteration=number,
                     steps=100 * number,
                     seed=7,
+                    groups=planned.groups,
+                    policies=planned.mapping.by_agent if planned.mapping else {},
                 )
                 saved = checkpoints.save(
                     algorithm, manifest, folder / "checkpoints", f"{number:06d}"
@@ -190,4 +224,6 @@ def main(folder: Path) -> None:
     with ray_runtime(cpus=2):
         for name, config in configurations().items():
             train(config, folder / name)
-        train_farsim(MASKED, folder / "masked", iterations=2)
+        train_farsim(Team("PPO", MASKED), folder / "masked", iterations=2)
+        for name, run in TEAM_RUNS.items():
+            train_farsim(run, folder / name)
