@@ -82,7 +82,8 @@ class MADDPGModule(TorchRLModule, InferenceOnlyAPI, TargetNetworkAPI):
 
     def outputs(self, observation: Tensor) -> Tensor:
         """What the actor says to observations [n, *shape]: [n, outputs]."""
-        return self.actor(observation.float().reshape(len(observation), -1))
+        # Not len(): a number to whoever traces this, as an ONNX export does.
+        return self.actor(observation.float().reshape(observation.shape[0], -1))
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         return self._act(batch, explore=False)

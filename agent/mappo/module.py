@@ -58,4 +58,5 @@ class MAPPOModule(TorchRLModule, ValueFunctionAPI, InferenceOnlyAPI):
 
 
 def _vectors(observations: Tensor) -> Tensor:
-    return observations.float().reshape(len(observations), -1)
+    # Not len(): a number to whoever traces this, as an ONNX export does.
+    return observations.float().reshape(observations.shape[0], -1)

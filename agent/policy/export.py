@@ -124,7 +124,13 @@ def _check(graph: Graph, path: Path, rng: np.random.Generator) -> list[str]:
         # What the actions do not depend on, the model does not take.
         named = zip(graph.input_names, example.arrays(), strict=True)
         given = {name: part for name, part in named if name in taken}
-        found = session.run(graph.output_names, given)
+        try:
+            found = session.run(graph.output_names, given)
+        except Exception as error:  # ONNX Runtime has no class for its errors.
+            raise NotExportable(
+                f"the model of {type(graph.network.module).__name__} fails on {rows} "
+                f"observations, as its code depends on their number: {error}"
+            ) from error
         answer = example.answer()
         expected = leaves_of(graph.network.action_space, answer.actions)
         expected += [part for part in (answer.inputs, answer.states) if part is not None]

@@ -138,8 +138,17 @@ class Interface:
         """The name of the only agent."""
         return next(iter(self.roles), SINGLE_AGENT)
 
+    def find(self, agent: str) -> Role | None:
+        """The role of an agent; None if there is none."""
+        return self.roles.get(agent, self._others)
+
     def role(self, agent: str) -> Role:
-        role = self.roles.get(agent, self._others)
+        """The role of an agent.
+
+        Raises:
+            InvalidArgument: there is none.
+        """
+        role = self.find(agent)
         if role is None:
             raise InvalidArgument(
                 f"there is no agent '{agent}'; there are {', '.join(map(repr, self.roles))}", agent

@@ -104,9 +104,11 @@ def live(
     """
     from rich.console import Console
 
+    from farsim.channel import ConnectionOptions
     from farsim.live import LiveClient
     from simserver import catalogue
     from simserver.live.driver import Driver
+    from simserver.live.masks import as_served
     from simserver.live.rival import rule_for
     from simserver.live.view import View
     from simserver.live.world import World
@@ -119,19 +121,30 @@ def live(
     declared: Literal["last", "zero"] | None = None
     if fallback is not FallbackName.none:
         declared = "last" if fallback is FallbackName.last else "zero"
+    connection = ConnectionOptions.of(
+        {name: str(path) for name, path in files.items() if path is not None}
+    )
+    groups = as_served(world.groups, policy, connection)
+    console = Console()
+    unmasked = [one.name for one, own in zip(groups, world.groups, strict=True) if one != own]
+    if unmasked:
+        console.print(
+            f"the policy takes no action masks: those of {', '.join(unmasked)} are left out",
+            highlight=False,
+        )
     numbers: Any = itertools.count(1) if episodes == 0 else range(1, episodes + 1)
     seeds = _Shared((number, seed + number - 1) for number in numbers)
     with LiveClient(
         policy,
         mode.value,
-        groups=world.groups,
+        groups=groups,
         deadline=deadline or None,
         fallback=declared,
-        connection={name: str(path) for name, path in files.items() if path is not None},
+        connection=connection,
     ) as client:
         driver = Driver(client, entry, options, mode.value, pace, compare)
         title = f"{simulator} on {policy}, {mode.value}"
-        view = View(Console(), driver, rule_for(entry) if compare else "", title)
+        view = View(console, driver, rule_for(entry) if compare else "", title)
         with ThreadPoolExecutor(envs) as pool, view:
             running = [pool.submit(driver.run, seeds) for _ in range(envs)]
             stopped = _watch(running, driver.stop, view.update)

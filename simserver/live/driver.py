@@ -170,14 +170,14 @@ class Driver:
         began = time.monotonic()
         if len(world.agents) == 1:
             ((agent, value),) = seen.items()
-            reward, mask = moment.rewards.get(agent, 0.0), moment.masks.get(agent)
+            reward, mask = moment.rewards.get(agent, 0.0), self._masks(moment, seen).get(agent)
             if self._is_shadow:
                 actions = world.sample(moment, rng)
                 episode.log_action(value, actions[agent], reward, mask)
             else:
                 actions = {agent: episode.observe(value, reward, mask)}
         else:
-            told = _told(moment, seen)
+            told = _told(moment, seen) | {"action_mask": self._masks(moment, seen)}
             if self._is_shadow:
                 sampled = world.sample(moment, rng)
                 actions = {agent: sampled[agent] for agent in acting}
@@ -187,12 +187,20 @@ class Driver:
         self.times.add(time.monotonic() - began, len(acting))
         return actions
 
+    def _masks(self, moment: Moment, seen: Mapping[str, Any]) -> dict[str, Any]:
+        """Of those whose policies take them."""
+        roles = self._client.interface
+        return {
+            agent: moment.masks[agent]
+            for agent in seen
+            if agent in moment.masks and roles.role(agent).has_action_mask
+        }
+
 
 def _told(moment: Moment, seen: Mapping[str, Any]) -> dict[str, Any]:
     """What goes with the observations of several agents."""
     return {
         "rewards": {agent: moment.rewards.get(agent, 0.0) for agent in seen},
-        "action_mask": {agent: moment.masks[agent] for agent in seen if agent in moment.masks},
         "terminateds": {agent: agent in moment.terminated for agent in seen},
         "truncateds": {agent: agent in moment.truncated for agent in seen},
     }
@@ -201,9 +209,7 @@ def _told(moment: Moment, seen: Mapping[str, Any]) -> dict[str, Any]:
 def _end(world: World, episode: Episode, moment: Moment, gone: set[str]) -> None:
     seen = {agent: value for agent, value in moment.observations.items() if agent not in gone}
     if len(world.agents) > 1:
-        told = _told(moment, seen)
-        del told["action_mask"]
-        episode.end(seen, **told)
+        episode.end(seen, **_told(moment, seen))
         return
     ((agent, value),) = seen.items()
     episode.end(

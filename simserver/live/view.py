@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -64,13 +65,17 @@ class View:
         if self._live is not None:
             self._live.update(Text(""), refresh=True)
         episodes = [one for one in self._driver.episodes if one.outcome]
-        if len(episodes) <= 50:
+        if 0 < len(episodes) <= 50:
             self._console.print(self._table(episodes))
         self._console.print(self._means(episodes), highlight=False, soft_wrap=True)
         self._console.print(self._speed(), highlight=False, soft_wrap=True)
 
     def _table(self, episodes: Sequence[Progress]) -> Table:
-        table = Table(title=self._title, title_justify="left")
+        # Eleven columns at most, in the 80 characters of a small terminal.
+        table = Table(
+            title=self._title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        has_fallbacks = any(one.fallbacks for one in episodes)
         has_slowdown = any(one.own.slowdown is not None for one in episodes)
         for name in ("episode", "seed", "steps", "return"):
             table.add_column(name, justify="right")
@@ -80,8 +85,9 @@ class View:
             table.add_column("slowdown", justify="right")
             if self._rival:
                 table.add_column(f"{self._rival}", justify="right")
-        for name in ("policy", "fallbacks"):
-            table.add_column(name, justify="right")
+        table.add_column("policy", justify="right")
+        if has_fallbacks:
+            table.add_column("fallbacks", justify="right")
         table.add_column("outcome")
         for one in episodes:
             cells = [str(one.number), str(one.seed), str(one.own.steps), f"{one.own.total:.2f}"]
@@ -92,8 +98,10 @@ class View:
                 if self._rival:
                     rival = one.rival.slowdown if one.rival is not None and one.outcome else None
                     cells.append(_number(rival))
-            version = f"v{one.version}" if one.version else "–"
-            table.add_row(*cells, version, str(one.fallbacks), one.outcome or "runs")
+            cells.append(f"v{one.version}" if one.version else "–")
+            if has_fallbacks:
+                cells.append(str(one.fallbacks))
+            table.add_row(*cells, one.outcome or "runs")
         return table
 
     def _line(self, one: Progress) -> str:

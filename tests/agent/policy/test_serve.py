@@ -55,9 +55,10 @@ def command(*arguments: object) -> list[str]:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: object) -> Iterator[Serving]:
+def serving(folder: Path, *arguments: object, address: str = "127.0.0.1:0") -> Iterator[Serving]:
+    """Runs ``farsim policy``; at the end stops it, unless it was killed."""
     ports, log = folder / "ports", folder / "log"
-    own = ("--address", "127.0.0.1:0", "--port-file", ports, "--exit-with-parent", os.getpid())
+    own = ("--address", address, "--port-file", ports, "--exit-with-parent", os.getpid())
     with log.open("wb") as output:
         process = subprocess.Popen(
             command(*arguments, *own),
@@ -73,8 +74,9 @@ def serving(folder: Path, *arguments: object) -> Iterator[Serving]:
                 raise RuntimeError(f"the server did not start:\n{log.read_text()}")
             time.sleep(0.02)
         yield Serving(process, ports.read_text().split(), log)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, log.read_text()
+        if process.poll() != -signal.SIGKILL:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0, log.read_text()
     finally:
         if process.poll() is None:
             process.kill()

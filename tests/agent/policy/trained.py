@@ -27,7 +27,7 @@ from tests.servers import serving
 
 MASKED = "tests.simulators.envs:Masked"
 TAG = "particle/simple_tag"
-TEAMS = "tests.simulators.teams:Teams"
+GARAGE = "tests.simulators.garage:Garage"
 
 FARSIM_PPO = """
 training: {train_batch_size_per_learner: 100, minibatch_size: 50, num_epochs: 1}
@@ -166,8 +166,8 @@ def train(config: AlgorithmConfig, folder: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Team:
-    """A training of several agents by Farsim."""
+class Run:
+    """A training by Farsim."""
 
     algo: str
     simulator: str
@@ -176,54 +176,56 @@ class Team:
 
 
 TEAM_RUNS = {
-    "maddpg": Team("MADDPG", TAG),
-    "maddpg-continuous": Team("MADDPG", TAG, {"action_mode": "continuous"}, "each"),
-    "mappo-continuous": Team("MAPPO", TAG, {"action_mode": "continuous"}),
-    # Whole numbers to see, which are encoded, and masks.
-    "ppo": Team("PPO", TEAMS, {"masks": 1}),
+    "maddpg": Run("MADDPG", TAG),
+    "maddpg-continuous": Run("MADDPG", TAG, {"action_mode": "continuous"}, "each"),
+    "mappo-continuous": Run("MAPPO", TAG, {"action_mode": "continuous"}),
+    "ppo": Run("PPO", GARAGE),
+}
+
+DEEPRM = {"num_nw": 3, "simu_len": 10}
+DEEPRM_RUNS = {
+    "deeprm": Run("PPO", "deeprm", DEEPRM),
+    "deeprm-unmasked": Run("PPO", "deeprm", {**DEEPRM, "action_mask": "none"}),
 }
 
 
-def train_farsim(run: Team, folder: Path, iterations: int = 1) -> Path:
+def train_farsim(run: Run, address: str, folder: Path, iterations: int = 1) -> Path:
     """The folder of a run as ``farsim train`` leaves it, as far as checkpoints go."""
-    with serving(run.simulator) as server:
-        simulators = Simulators([server.address], run.simulator, run.options)
-        text = FARSIM_MADDPG if run.algo == "MADDPG" else FARSIM_PPO
-        layers = [configuration.parse(text, "test.yaml").sections]
-        planned = plan(run.algo, simulators, look_at(simulators), layers, run.policies)
-        algorithm = build(planned)
-        try:
-            for number in range(1, iterations + 1):
-                algorithm.train()
-                manifest = Manifest(
-                    simulator=planned.interface.simulator,
-                    options=run.options,
-                    session_options=planned.interface.session_options,
-                    algo=run.algo,
-                    settings=planned.settings,
-                    observation_space=planned.observation_space,
-                    action_space=planned.action_space,
-                    action_mask=planned.action_mask,
-                    iteration=number,
-                    steps=100 * number,
-                    seed=7,
-                    groups=planned.groups,
-                    policies=planned.mapping.by_agent if planned.mapping else {},
-                )
-                saved = checkpoints.save(
-                    algorithm, manifest, folder / "checkpoints", f"{number:06d}"
-                )
-                checkpoints.point_to(folder, saved)
-        finally:
-            algorithm.stop()
+    simulators = Simulators([address], run.simulator, run.options)
+    text = FARSIM_MADDPG if run.algo == "MADDPG" else FARSIM_PPO
+    layers = [configuration.parse(text, "test.yaml").sections]
+    planned = plan(run.algo, simulators, look_at(simulators), layers, run.policies)
+    algorithm = build(planned)
+    try:
+        for number in range(1, iterations + 1):
+            algorithm.train()
+            manifest = Manifest(
+                simulator=planned.interface.simulator,
+                options=run.options,
+                session_options=planned.interface.session_options,
+                algo=run.algo,
+                settings=planned.settings,
+                observation_space=planned.observation_space,
+                action_space=planned.action_space,
+                action_mask=planned.action_mask,
+                iteration=number,
+                steps=100 * number,
+                seed=7,
+                groups=planned.groups,
+                policies=planned.mapping.by_agent if planned.mapping else {},
+            )
+            saved = checkpoints.save(algorithm, manifest, folder / "checkpoints", f"{number:06d}")
+            checkpoints.point_to(folder, saved)
+    finally:
+        algorithm.stop()
     return folder
 
 
 def main(folder: Path) -> None:
     """Makes all of them, each in a folder of its name."""
-    with ray_runtime(cpus=2):
+    with ray_runtime(cpus=2), serving(MASKED, TAG, GARAGE, "deeprm") as server:
         for name, config in configurations().items():
             train(config, folder / name)
-        train_farsim(Team("PPO", MASKED), folder / "masked", iterations=2)
-        for name, run in TEAM_RUNS.items():
-            train_farsim(run, folder / name)
+        train_farsim(Run("PPO", MASKED), server.address, folder / "masked", iterations=2)
+        for name, run in (TEAM_RUNS | DEEPRM_RUNS).items():
+            train_farsim(run, server.address, folder / name)

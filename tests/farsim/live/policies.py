@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,25 @@ class Policies:
         folder: of its files.
         arguments: what it was started with.
         address: ``host:port``; the same after another start.
+        past: sessions of earlier tests.
     """
 
     folder: Path
     arguments: tuple[str, ...]
     address: str = ""
     process: subprocess.Popen[bytes] | None = None
+    past: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def anew(self) -> Iterator[Policies]:
+        """As if it had just been started, for a while."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        self.past = {event["session"] for event in self._recorded}
+        try:
+            yield self
+        finally:
+            (self.folder / "hold").unlink(missing_ok=True)
 
     def start(self) -> None:
         port = self.address.rpartition(":")[2] or "0"
@@ -67,7 +80,12 @@ class Policies:
 
     @property
     def told(self) -> list[dict[str, Any]]:
-        """Every event that was carried out, in order."""
+        """Every event that was carried out, in order; those after ``hello`` of each session."""
+        events = [event for event in self._recorded if event["session"] not in self.past]
+        return [event for event in events if event["event"] != "hello"]
+
+    @property
+    def _recorded(self) -> list[dict[str, Any]]:
         record = self.folder / "record"
         return [json.loads(line) for line in record.read_text().splitlines()]
 
@@ -84,6 +102,22 @@ def policies(folder: Path, *arguments: str) -> Iterator[Policies]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def impatient(client: Any) -> Iterator[None]:
+    """Answers are waited for but a moment, whatever the client's deadline.
+
+    For answers that do not come: those that do have the whole deadline then, however busy the
+    machine is.
+    """
+    rules = client._rules
+    patient = rules.deadline
+    object.__setattr__(rules, "deadline", 0.05)
+    try:
+        yield
+    finally:
+        object.__setattr__(rules, "deadline", patient)
 
 
 def wait_for(condition: Any, what: str) -> None:

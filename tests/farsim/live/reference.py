@@ -115,6 +115,7 @@ class Reference(policy_pb2_grpc.PolicyServicer):
                 yield error(1, simulator_pb2.ERROR_CODE_SPACE_MISMATCH, wrong)
                 return
             self.sessions[session.token] = session
+            self.note({"session": session.token, "event": "hello"})
             welcome = pb.Welcome(
                 session_token=session.token,
                 mode=first.hello.mode,
@@ -195,9 +196,12 @@ class Reference(policy_pb2_grpc.PolicyServicer):
             reply.farewell.SetInParent()
         else:
             reply.done.SetInParent()
+        self.note(told)
+        return reply
+
+    def note(self, told: dict[str, Any]) -> None:
         self.record.write(json.dumps(told) + "\n")
         self.record.flush()
-        return reply
 
     def tell(self, one: pb.AgentObservation, reply: pb.LiveReply) -> dict[str, Any]:
         name = next(

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,15 +18,21 @@ from farsim.errors import (
     ServerUnavailable,
     SessionLost,
 )
-from tests.farsim.live.policies import Policies, policies
+from tests.farsim.live.policies import Policies, impatient, policies
 from tests.farsim.live.test_client import observations, own, told, told_without_end
 from tests.proxy import Proxy
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Policies]:
-    with policies(tmp_path) as running:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policies]:
+    with policies(tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture
+def server(running: Policies) -> Iterator[Policies]:
+    with running.anew() as server:
+        yield server
 
 
 async def play(client: farsim.AsyncLiveClient, seed: int, steps: int = 20) -> None:
@@ -55,12 +60,12 @@ def test_deadlines_and_mistakes(server: Policies) -> None:
     first, second = observations(2)
 
     async def main() -> None:
-        async with farsim.AsyncLiveClient(server.address, deadline=2) as client:
+        async with farsim.AsyncLiveClient(server.address) as client:
             async with client.episode() as episode:
                 with pytest.raises(InvalidObservation):
                     await episode.observe(np.zeros(3))
                 server.hold()
-                with pytest.raises(DeadlineExceeded):
+                with impatient(client), pytest.raises(DeadlineExceeded):
                     await episode.observe(first)
                 server.release()
                 assert await episode.observe(second, action_taken=1) == own(second)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,20 @@ import pytest
 
 from farsim.errors import DeadlineExceeded, InvalidArgument, SpaceMismatch
 from farsim.live import Group, LiveClient
-from tests.farsim.live.policies import Policies, policies
+from tests.farsim.live.policies import Policies, impatient, policies
 from tests.farsim.live.reference import HIDER, SEEKER, choose, numbers
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Policies]:
-    with policies(tmp_path, "--spaces", "pair") as running:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policies]:
+    with policies(tmp_path_factory.mktemp("server"), "--spaces", "pair") as running:
         yield running
+
+
+@pytest.fixture
+def server(running: Policies) -> Iterator[Policies]:
+    with running.anew() as server:
+        yield server
 
 
 def see(agent: str, step: int) -> Any:
@@ -112,10 +117,11 @@ def test_fallbacks_of_several(server: Policies) -> None:
         return {"seeker": np.ones(2), "hider": 2}[agent]
 
     seen = {agent: see(agent, 0) for agent in ("seeker", "hider")}
-    with LiveClient(server.address, deadline=0.1, fallback=act) as client:
+    with LiveClient(server.address, deadline=60, fallback=act) as client:
         server.hold()
         with client.episode() as episode:
-            actions = episode.observe(seen)
+            with impatient(client):
+                actions = episode.observe(seen)
             assert (actions["seeker"].tolist(), actions["hider"]) == ([1, 1], 2)
             server.release()
             episode.log_action({"hider": seen["hider"]}, {"hider": 3})
@@ -126,10 +132,10 @@ def test_fallbacks_of_several(server: Policies) -> None:
 
 def test_who_owes_an_action(server: Policies) -> None:
     seen = {agent: see(agent, 0) for agent in ("seeker", "hider")}
-    with LiveClient(server.address, deadline=2) as client, client.episode() as episode:
+    with LiveClient(server.address) as client, client.episode() as episode:
         episode.observe({"hider": seen["hider"]})
         server.hold()
-        with pytest.raises(DeadlineExceeded):
+        with impatient(client), pytest.raises(DeadlineExceeded):
             episode.observe({"seeker": seen["seeker"]})
         server.release()
         with pytest.raises(InvalidArgument, match="for agent 'seeker' came too late"):

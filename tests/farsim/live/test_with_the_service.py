@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from agent.live.inference import PolicySpec, Query
 from agent.live.limits import Limits
 from agent.live.server import PolicyServer, PolicyServerOptions
+from farsim.certs import make_certificates, make_token
 from farsim.errors import (
+    AuthenticationFailed,
     InvalidArgument,
     InvalidObservation,
     ServerUnavailable,
@@ -23,9 +29,13 @@ from farsim.live import AsyncLiveClient, LiveClient
 from farsim.v1 import policy_pb2 as pb
 from tests.agent.live.linear import ACTIONS, Linear, choose
 from tests.agent.live.recorder import Recorder
-from tests.farsim.live.policies import wait_for
+from tests.farsim.live.policies import impatient, wait_for
 from tests.farsim.live.reference import CARTPOLE, HIDER, SEEKER
 from tests.proxy import Proxy
+from tests.simserver.live.test_live import live
+
+_HIGHEST = np.array([1, 1, 8], np.float32)
+PENDULUM = Box(-_HIGHEST, _HIGHEST), Box(-2, 2, (1,), np.float32)
 
 
 @dataclass
@@ -39,10 +49,10 @@ class Service:
         return self.server.address
 
 
-def serve(policy: Linear) -> Iterator[Service]:
+def serve(policy: Linear, **more: Any) -> Iterator[Service]:
     recorder = Recorder()
     modes = (pb.LIVE_MODE_SERVE, pb.LIVE_MODE_COLLECT, pb.LIVE_MODE_SHADOW)
-    options = PolicyServerOptions(limits=Limits(), modes=modes, grace_seconds=5.0)
+    options = PolicyServerOptions(limits=Limits(), modes=modes, grace_seconds=5.0, **more)
     with PolicyServer(policy, options=options, sinks=(recorder,)) as server:
         try:
             yield Service(server, policy, recorder)
@@ -100,11 +110,12 @@ def test_modes_mistakes_and_fallbacks(service: Service) -> None:
     with pytest.raises(SpaceMismatch):
         LiveClient(service.address, "serve", *CARTPOLE)
     with (
-        LiveClient(service.address, "collect", deadline=0.3, fallback=lambda _: 2) as client,
+        LiveClient(service.address, "collect", deadline=60, fallback=lambda _: 2) as client,
         client.episode() as episode,
     ):
         service.policy.gate.clear()
-        assert episode.observe(first) == episode.observe(second, 1.0) == 2
+        with impatient(client):
+            assert episode.observe(first) == episode.observe(second, 1.0) == 2
         service.policy.gate.set()
         episode.end(third, 1.0, terminated=True)
         assert (episode.fallbacks, episode.lost) == (2, None)
@@ -135,6 +146,44 @@ def test_a_server_that_stops(service: Service) -> None:
     # A fallback does not hide from who connects that nobody is there.
     with pytest.raises(ServerUnavailable):
         LiveClient(service.address, fallback="zero")
+
+
+def test_tls_and_a_token(tmp_path: Path) -> None:
+    make_certificates(tmp_path, ["localhost", "127.0.0.1"], days=1)
+    make_token(tmp_path / "token")
+    (tmp_path / "wrong").write_text("wrong\n")
+    files = {
+        "tls_ca": str(tmp_path / "ca.pem"),
+        "tls_cert": str(tmp_path / "client.pem"),
+        "tls_key": str(tmp_path / "client-key.pem"),
+        "token_file": str(tmp_path / "token"),
+    }
+    secured = contextmanager(serve)(
+        Linear([PolicySpec("walk", *PENDULUM)]),
+        tls_cert=tmp_path / "server.pem",
+        tls_key=tmp_path / "server-key.pem",
+        tls_client_ca=tmp_path / "ca.pem",
+        token=(tmp_path / "token").read_text().strip(),
+    )
+    with secured as service:
+        with LiveClient(service.address, connection=files) as client, client.episode() as episode:
+            assert PENDULUM[1].contains(episode.observe(np.zeros(3, np.float32)))
+
+        async def main() -> None:
+            async with AsyncLiveClient(service.address, connection=files) as client:
+                await client.episode().observe(np.zeros(3, np.float32))
+
+        asyncio.run(main())
+        wrong = {**files, "token_file": str(tmp_path / "wrong")}
+        with pytest.raises(AuthenticationFailed, match="token"):
+            LiveClient(service.address, connection=wrong)
+        for missing in (("tls_cert", "tls_key"), tuple(files)):
+            left = {name: path for name, path in files.items() if name not in missing}
+            with pytest.raises(ServerUnavailable):
+                LiveClient(service.address, connection={"connect_seconds": 1.0, **left})
+        flags = [f"--{name.replace('_', '-')}={path}" for name, path in files.items()]
+        output = live("gymnasium/Pendulum-v1", "--policy", service.address, "--episodes=1", *flags)
+    assert "episode 1 (seed 0): 200 steps" in output
 
 
 def test_asyncio(service: Service) -> None:

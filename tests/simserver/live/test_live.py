@@ -127,21 +127,24 @@ def test_a_terminal_shows_a_table(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     with policies(tmp_path, "--spaces", "any") as server:
         process = subprocess.Popen(
-            command("gymnasium/CartPole-v1", "--policy", server.address, "--episodes", "3"),
+            command("gymnasium/CartPole-v1", "--policy", server.address, "--episodes", "0"),
             cwd=ROOT,
             env={**ENVIRONMENT, "TERM": "xterm-256color"},
             stdout=theirs,
             stderr=subprocess.STDOUT,
         )
         os.close(theirs)
-        shown = b""
+        shown, is_stopped = b"", False
         try:
             while part := os.read(ours, 65536):
                 shown += part
+                if b"runs" in shown and b"terminated" in shown and not is_stopped:
+                    process.send_signal(signal.SIGINT)
+                    is_stopped = True
         except OSError:  # How Linux says that the other end is closed.
             pass
         os.close(ours)
-        assert process.wait(30) == 0, shown
+        assert process.wait(30) == 130, shown
     text = shown.decode()
-    assert "random" in text and "runs" in text and "3 episodes, return" in text
+    assert "random" in text and "stopped" in text and re.search(r"\d+ episodes, return", text)
     assert len(server.told) > 6
