@@ -13,6 +13,7 @@ from agent.training.stopping import StopConditions
 
 if TYPE_CHECKING:
     from agent.training.configuration import Setting, TrainingFile
+    from agent.training.live import LiveRequest
 
 #: Settings of the algorithm by section and name.
 Layer = Mapping[str, Mapping[str, "Setting"]]
@@ -38,6 +39,7 @@ class Request:
         layer: settings of the algorithm that override the file's.
         seed: of everything random; None draws one.
         connection: fields of ``ConnectionOptions``.
+        live: how live simulators are taken; None: environments are remote.
     """
 
     simulator: str
@@ -55,6 +57,7 @@ class Request:
     layer: Layer = field(default_factory=dict)
     seed: int | None = None
     connection: Mapping[str, Any] = field(default_factory=dict)
+    live: LiveRequest | None = None
 
 
 @dataclass(frozen=True)
