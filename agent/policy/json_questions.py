@@ -110,7 +110,9 @@ class JsonQuestions:
             raise InvalidArgument(
                 f"'{unknown[0]}' is none of {', '.join(sorted(_KEYS))}", unknown[0]
             )
-        policy = self._asked(_typed(document, "agent", str, ""), _typed(document, "policy", str, ""))
+        policy = self._asked(
+            _typed(document, "agent", str, ""), _typed(document, "policy", str, "")
+        )
         version = _typed(document, "version", int, 0)
         self._policies.check_version(version, [policy])
         query = Query(
