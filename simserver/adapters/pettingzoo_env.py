@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pettingzoo
 
 from farsim import spaces
 from farsim.errors import SimulatorFault
@@ -165,6 +164,8 @@ class PettingZooSimulator(BatchSimulator):
 
 
 def _game(env: Any) -> Game:
+    import pettingzoo  # It comes with the environment, not with farsim.
+
     if isinstance(env, pettingzoo.ParallelEnv):
         return ParallelGame(env)
     if isinstance(env, pettingzoo.AECEnv):
