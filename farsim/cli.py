@@ -40,6 +40,9 @@ SUBCOMMANDS = {
     "evaluate": Subcommand(
         "agent.evaluation.cli:evaluate", "Compare a checkpoint with other policies.", "train"
     ),
+    "check": Subcommand(
+        "farsim.check.cli:check", "Check whether a simulator server keeps its promises."
+    ),
     "certs": Subcommand(
         "farsim.certs:certs", "Make a development CA, certificates and a token for TLS."
     ),
