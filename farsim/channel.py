@@ -23,7 +23,6 @@ from farsim.errors import (
     UnknownOption,
     Unsupported,
 )
-from farsim.options import nearest
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,9 @@ class ConnectionOptions:
             return cls()
         if isinstance(options, ConnectionOptions):
             return options
+        # Here, as it brings Gymnasium, which a container's health probe has no time for.
+        from farsim.options import nearest
+
         known = [option.name for option in fields(cls)]
         for name in options:
             if name not in known:

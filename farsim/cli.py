@@ -46,6 +46,9 @@ SUBCOMMANDS = {
     "live": Subcommand(
         "simserver.live.cli:live", "Run a simulator that asks a served policy what to do.", "sim"
     ),
+    "check": Subcommand(
+        "farsim.check.cli:check", "Check whether a simulator server keeps its promises."
+    ),
     "certs": Subcommand(
         "farsim.certs:certs", "Make a development CA, certificates and a token for TLS."
     ),

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from farsim.errors import InvalidOption, UnknownOption
+from farsim.spaces import batch
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -134,7 +135,9 @@ def _(space: spaces.Dict, value: Any) -> Any:
 def _(space: spaces.Sequence, value: Any) -> Any:
     if isinstance(value, str):
         raise TypeError("not a list")
-    return tuple(coerce(space.feature_space, item) for item in value)
+    items = [coerce(space.feature_space, item) for item in value]
+    # Stacked ones are arrays: an empty tuple would not tell of which dtype.
+    return batch(space.feature_space, items) if space.stack else tuple(items)
 
 
 def _range(dtype: np.dtype[Any]) -> tuple[float, float]:

@@ -250,7 +250,7 @@ class Episodes:
     def _step_own(self, envs: IntArray, actions: Sequence[BatchedValue]) -> Batch:
         """Steps a simulator that does its own autoreset, but not after it has failed."""
         if self._simulator is None:
-            return self._restart(envs)
+            return self._as_step(envs, self._restart(envs))
         batch = self._advance(envs, actions)
         if batch.faults and self.mode is AutoresetMode.SAME_STEP:
             return self._restart_ended(envs, batch)
@@ -280,7 +280,17 @@ class Episodes:
         if next_up.any():
             # A simulator that failed in the step above is made anew by this reset.
             parts.append((envs[next_up], self._restart(envs[next_up])))
-        return self._join(parts)
+        return self._as_step(envs, self._join(parts))
+
+    def _as_step(self, envs: IntArray, batch: Batch) -> Batch:
+        """``batch`` with rewards and flags also where all of ``envs`` have just started."""
+        batch.groups = [
+            part
+            if part.reward is not None
+            else rows.started(part, len(rows.of_batch(group, part, envs)))
+            for group, part in zip(self.groups, batch.groups, strict=True)
+        ]
+        return batch
 
     def _restart_ended(self, envs: IntArray, batch: Batch) -> Batch:
         """SAME_STEP: starts the next episodes of those that ended just now."""

@@ -143,6 +143,37 @@ def train(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="File with the bearer token."),
     ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Simulators run by themselves and ask here for actions; TLS and token options "
+            "are then this side's own.",
+        ),
+    ] = False,
+    live_address: Annotated[
+        str,
+        typer.Option(help="With --live: where to listen; further env runners take the next ports."),
+    ] = "127.0.0.1:50061",
+    spaces: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="With --live: what simulators see and do (JSON), instead of naming one.",
+        ),
+    ] = None,
+    max_staleness: Annotated[
+        int | None,
+        typer.Option(
+            min=-1,
+            help="With --live: learn from what is at most so many weights old; -1: from all.",
+            show_default=False,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="With --live: plain text even beyond this machine.")
+    ] = False,
 ) -> None:
     """Train a policy on local or remote simulators.
 
@@ -152,6 +183,7 @@ def train(
     farsim train particle/simple_spread --video-every 10 --stop-return -33
     farsim train particle/simple_tag --algo PPO --policies each
     farsim train --resume runs/deeprm-20250101-120000
+    farsim train deeprm --live --live-address 0.0.0.0:50061 --insecure
     """
     # gRPC would tell of every program that is started while there are simulators, as ffmpeg is.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -165,6 +197,23 @@ def train(
     from farsim import options as option_values
 
     found = checkpoints.find(resume) if resume is not None else None
+    connection = connection_fields(tls_ca, tls_cert, tls_key, token_file)
+    live_request = None
+    if live:
+        if video_every:
+            raise typer.BadParameter(
+                "--video-every asks simulators for pictures, and live ones can not be asked"
+            )
+        from agent.training import live as live_training
+
+        live_request = live_training.request_of(
+            live_address, spaces, max_staleness, connection, insecure
+        )
+        connection = {}
+        if spaces is not None:
+            simulator = simulator or live_training.NAMELESS
+    elif spaces is not None or max_staleness is not None or insecure:
+        raise typer.BadParameter("--spaces, --max-staleness and --insecure need --live")
     if not simulator:
         if found is None:
             raise typer.BadParameter("name a simulator, or a checkpoint to --resume")
@@ -189,9 +238,10 @@ def train(
         options=option_values.parse(option or ()),
         layer=_layer(num_envs, env_runners),
         seed=seed,
-        connection=connection_fields(tls_ca, tls_cert, tls_key, token_file),
         policies=read_wish(policies) if policies else None,
         video_every=video_every,
+        connection=connection,
+        live=live_request,
     )
     Run(request, Console()).carry_out()
 

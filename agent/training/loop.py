@@ -107,6 +107,8 @@ def train(
                 # No simulators any more, most likely: what has been learned is kept.
                 if iteration is not None:
                     saving.save(iteration.number, iteration.steps)
+                if interrupt.number:
+                    return ""  # It came while nothing else did, see agent.training.live.
                 raise
             now = time.monotonic()
             iteration = read(

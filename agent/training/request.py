@@ -14,6 +14,7 @@ from agent.training.stopping import StopConditions
 
 if TYPE_CHECKING:
     from agent.training.configuration import Setting, TrainingFile
+    from agent.training.live import LiveRequest
 
 #: Settings of the algorithm by section and name.
 Layer = Mapping[str, Mapping[str, "Setting"]]
@@ -41,6 +42,7 @@ class Request:
         connection: fields of ``ConnectionOptions``.
         policies: who decides for whom, which overrides the file's; None for that.
         video_every: iterations from one video to the next; 0 for none.
+        live: how live simulators are taken; None: environments are remote.
     """
 
     simulator: str
@@ -60,6 +62,7 @@ class Request:
     connection: Mapping[str, Any] = field(default_factory=dict)
     policies: PolicyWish | None = None
     video_every: int = 0
+    live: LiveRequest | None = None
 
 
 @dataclass(frozen=True)

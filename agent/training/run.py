@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from agent.training import learning_curve
+from agent.training import live as live_training
 from agent.training.baselines import play_baselines
 from agent.training.checkpoint import Manifest, plain, versions
 from agent.training.display import display_on, duration
@@ -43,6 +44,7 @@ class Run:
         self._console = console
         self._decisions = Decisions.of(request)
         self._description: dict[str, Any] = {}
+        self._host: live_training.Host | None = None
 
     def carry_out(self) -> None:
         """Trains, and leaves everything in the request's folder.
@@ -61,18 +63,28 @@ class Run:
             with console.status("loading RLlib …"):
                 from agent.training.algorithm import Simulators, build, look_at, plan
                 from agent.training.ray_runtime import ray_runtime
-            addresses = stack.enter_context(
-                server_addresses(request.sims, request.simulator, request.local_servers, console)
-            )
+            live = request.live
+            addresses: list[str] = []
+            if live is None or live.spaces is None:
+                # With live simulators only to see what they look like, and for the heuristics.
+                local_servers = request.local_servers if live is None else 1
+                addresses = stack.enter_context(
+                    server_addresses(request.sims, request.simulator, local_servers, console)
+                )
             decisions = self._decisions
             simulators = Simulators(
                 addresses, request.simulator, decisions.options, request.connection
             )
-            interface = look_at(simulators)
+            if live is not None and live.spaces is not None:
+                interface = live_training.interface_of(live.spaces)
+            else:
+                interface = look_at(simulators)
             self._check_agents(interface)
             algorithm_plan = plan(
                 decisions.algo, simulators, interface, decisions.layers, decisions.policies
             )
+            if live is not None:
+                algorithm_plan = live_training.live_plan(algorithm_plan, live)
             self._check_resumable(algorithm_plan)
             request.out.mkdir(parents=True, exist_ok=True)
             self._describe(algorithm_plan)
@@ -82,6 +94,9 @@ class Run:
                 algorithm = build(algorithm_plan)
                 stack.callback(algorithm.stop)
                 steps = self._restore(algorithm)
+            if live is not None:
+                self._host = live_training.Host(algorithm, console, interrupt)
+                self._update_description(servers=self._host.addresses)
             self._train(algorithm, algorithm_plan, interrupt, steps)
             self._draw_curve(simulators, algorithm_plan)
 
@@ -177,7 +192,8 @@ class Run:
         self._console.print(
             f"{outcome} after {duration(seconds)}" + (f": {reason}" if reason else "")
         )
-        self._console.print(f"checkpoint  {saving.latest}", soft_wrap=True)
+        if saving.latest is not None:
+            self._console.print(f"checkpoint  {saving.latest}", soft_wrap=True)
 
     def _film_crew(self, algorithm: Any, algorithm_plan: Plan) -> FilmCrew | None:
         """For videos, if there are to be any and can be."""
@@ -203,6 +219,8 @@ class Run:
 
     def _draw_curve(self, simulators: Simulators, algorithm_plan: Plan) -> None:
         request = self._request
+        if not (request.out / PROGRESS).is_file():
+            return  # Interrupted before the first iteration was over.
         rows = read_progress(request.out / PROGRESS)
         with self._console.status("playing the baselines …"):
             baselines = play_baselines(simulators, algorithm_plan.interface)
@@ -238,7 +256,8 @@ class Run:
             "status": "running",
             "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "simulator": request.simulator,
-            "servers": list(algorithm_plan.config.env_config["addresses"]),
+            "servers": list(algorithm_plan.config.env_config.get("addresses", ())),
+            "live": request.live is not None,
             "options": self._decisions.options,
             "algo": self._decisions.algo,
             "settings": algorithm_plan.settings,
@@ -259,15 +278,18 @@ class Run:
         (self._request.out / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
     def _announce(self, algorithm_plan: Plan) -> None:
-        servers = algorithm_plan.config.env_config["addresses"]
+        servers = algorithm_plan.config.env_config.get("addresses", ())
+        where = f"at {', '.join(servers)}" if self._host is None else "from live simulators"
         self._console.print(
-            f"{self._decisions.algo} on {self._request.simulator} at {', '.join(servers)}, "
+            f"{self._decisions.algo} on {self._request.simulator} {where}, "
             f"seed {self._decisions.seed}",
             soft_wrap=True,
         )
         self._console.print(f"run         {self._request.out}", soft_wrap=True)
         if not self._decisions.stop.to_mapping():
             self._console.print("No stop condition is given: Ctrl-C stops, and saves.")
+        if self._host is not None:
+            self._host.announce()
 
     def _tell_interrupted(self) -> None:
         self._console.print("stopping after this iteration; Ctrl-C again stops at once")

@@ -109,3 +109,24 @@ class Council(BatchSimulator):
             acting=envs[self._step[envs] % 2 == 1],
             action_masks=(np.array([[True, False, True]]).repeat(len(rows), axis=0),),
         )
+
+
+class SteadyCouncil(Council):
+    """As the contract wants it: a seed decides the episodes, and idle agents' actions nothing.
+
+    Its speakers can still fail, but talk no nonsense.
+    """
+
+    def reset(
+        self, envs: IntArray, seeds: Sequence[int] | None, options: Mapping[str, BatchedValue]
+    ) -> Batch:
+        if seeds is not None:
+            self._episode[envs] = np.array(seeds) % 1000
+        return super().reset(envs, seeds, options)
+
+    def step(self, envs: IntArray, actions: Sequence[BatchedValue]) -> Batch:
+        said, written = (np.array(action) for action in actions)
+        turns = [place * 3 + self._turn(int(env)) for place, env in enumerate(envs)]
+        idle = np.setdiff1d(np.arange(len(said)), turns)
+        said[idle], written[self._step[envs] % 2 == 0] = 0, 1
+        return super().step(envs, [np.where(said == NONSENSE, 0, said), written])

@@ -1,0 +1,1 @@
+"""Tests of training on simulators that run by themselves."""
