@@ -23,10 +23,11 @@ from farsim.channel import ConnectionOptions
 from farsim.check import runner
 from farsim.check.verdicts import Outcome
 from farsim.errors import InvalidAction, InvalidTensor
+from farsim.serving import stop_with_parent
 from farsim.v1 import simulator_pb2 as pb
 from simserver import catalogue
 from simserver.limits import Limits
-from simserver.server import Server, ServerOptions, stop_with_parent
+from simserver.server import Server, ServerOptions
 from simserver.service import SimulatorService
 from simserver.session import Session
 from simserver.simulator import Batch, IntArray
