@@ -60,6 +60,19 @@ def _expand_one(text: str) -> list[str]:
     return [f"{match['host']}:{port}" for port in range(first, last + 1)]
 
 
+def check_one(address: str, port_zero: bool = False) -> None:
+    """Raises ``InvalidAddress`` unless ``address`` is one ``host:port``.
+
+    Args:
+        address: as it was given.
+        port_zero: whether port 0, any free one, is fine.
+    """
+    if port_zero and address.rpartition(":")[0] and address.endswith(":0"):
+        return
+    if len(expand(address)) != 1:
+        raise InvalidAddress(f"'{address}' is more than one address: give one host:port", address)
+
+
 def is_loopback(address: str) -> bool:
     """Whether only this machine can reach a ``host:port``.
 

@@ -304,8 +304,8 @@ def translate(error: grpc.RpcError, address: str) -> FarsimError:
     status, details = _status(error)
     if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return AuthenticationFailed(
-            f"{address} does not accept the token ({details}): set the connection option "
-            "'token_file' or 'token' to the server's token",
+            f"{address} does not accept the token ({details}): give the server's token with "
+            "--token-file, or with the connection option 'token_file' or 'token'",
             address,
         )
     if status == grpc.StatusCode.RESOURCE_EXHAUSTED:

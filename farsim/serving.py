@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import grpc
 from grpc_health.v1 import health
 
-from farsim.addresses import is_loopback
+from farsim.addresses import check_one, is_loopback
 from farsim.errors import FarsimError, InvalidAddress
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ def listen(server: Any, address: str, options: ListenOptions) -> str:
         InvalidCertificate: the PEM files do not hold what they should.
         OSError: a certificate or key can not be read.
     """
+    check_one(address, port_zero=True)
     host, _, _ = address.rpartition(":")
     credentials = _credentials(options)
     if credentials is None and not options.insecure and not is_loopback(address):

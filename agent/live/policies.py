@@ -157,7 +157,8 @@ class Policy:
         if found:
             raise SpaceMismatch(
                 f"policy '{self.name}' is for other spaces than group '{group.name}' "
-                f"({', '.join(group.agents)}) has: {'; '.join(found[:5])}"
+                f"({', '.join(group.agents)}) has (here: the policy, there: the simulator): "
+                + "; ".join(found[:5])
                 + (f"; and {len(found) - 5} more" if len(found) > 5 else ""),
                 f"groups['{group.name}']",
             )
@@ -228,8 +229,9 @@ class Policies:
                 "The server has to say which agents each of them acts for",
                 "agent",
             )
+        known = ", ".join(f"'{name}'" for name in self._by_agent)
         raise UnknownPolicy(
-            f"no policy here acts for agent '{agent}'{nearest(agent, self._by_agent)}", "agent"
+            f"no policy here acts for agent '{agent}'; those known are {known}", "agent"
         )
 
     def check_version(self, version: int, policies: Iterable[Policy]) -> None:

@@ -50,8 +50,11 @@ class Session:
     def __init__(self, host: Host, hello: pb.Hello, forget: Callable[[Session], None]) -> None:
         mode = hello.mode or pb.LIVE_MODE_SERVE
         if mode not in host.modes:
-            offered = ", ".join(pb.LiveMode.Name(known) for known in host.modes)
-            raise Unsupported(f"this server offers the modes {offered}, not {mode}", "mode")
+            offered = ", ".join(_mode_name(known) for known in host.modes)
+            hint = "; 'farsim train --live' collects" if mode == pb.LIVE_MODE_COLLECT else ""
+            raise Unsupported(
+                f"this server offers the modes {offered}, not {_mode_name(mode)}{hint}", "mode"
+            )
         if not hello.lease_seconds >= 0:
             raise InvalidArgument("lease_seconds must not be negative", "lease_seconds")
         agents = [agent for group in hello.groups for agent in group.agents]
@@ -426,3 +429,10 @@ def _actions(
                 policy_version=answer.version,
             )
     return pb.LiveReply(actions=actions)
+
+
+def _mode_name(mode: int) -> str:
+    """As people write it: "collect"; the number of one that is none of this version."""
+    if mode not in pb.LiveMode.values():
+        return str(mode)
+    return pb.LiveMode.Name(mode).removeprefix("LIVE_MODE_").lower()

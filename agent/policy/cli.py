@@ -164,6 +164,8 @@ def policy(
     if tls_client_ca is not None and tls_cert is None:
         raise typer.BadParameter("--tls-client-ca needs --tls-cert and --tls-key")
 
+    if name and export is None:
+        raise typer.BadParameter("--policy says which one to --export; all of them are served")
     if export is not None:
         from agent.policy.export import export_to
 

@@ -36,6 +36,10 @@ DESCRIPTION = "run.json"
 LEARNING_CURVE = "learning_curve.png"
 
 
+class FolderInUse(FarsimError, ValueError):
+    """A folder for results that has those of another run."""
+
+
 class Run:
     """Carries out a request, and tells what happens on ``console``."""
 
@@ -59,6 +63,7 @@ class Run:
 
     def _carry_out(self, interrupt: Interrupt) -> None:
         request, console = self._request, self._console
+        self._check_folder()
         with contextlib.ExitStack() as stack:
             with console.status("loading RLlib …"):
                 from agent.training.algorithm import Simulators, build, look_at, plan
@@ -86,8 +91,8 @@ class Run:
             if live is not None:
                 algorithm_plan = live_training.live_plan(algorithm_plan, live)
             self._check_resumable(algorithm_plan)
-            request.out.mkdir(parents=True, exist_ok=True)
             self._describe(algorithm_plan)
+            stack.push(self._tell_failed)
             with console.status("starting Ray …"):
                 stack.enter_context(ray_runtime(request.ray_address, algorithm_plan.cpus))
             with console.status("building environments and networks …"):
@@ -101,6 +106,17 @@ class Run:
             self._draw_curve(simulators, algorithm_plan)
 
     # -- doing it -------------------------------------------------------------------------
+
+    def _check_folder(self) -> None:
+        """Raises ``FolderInUse`` where results of another run would be overwritten."""
+        out, found = self._request.out, self._request.resume
+        own = found is not None and out.resolve() in found.path.resolve().parents
+        if not own and (out / PROGRESS).is_file():
+            raise FolderInUse(
+                f"{out} holds a run already: name another folder with --out, or go on with it "
+                f"with --resume {out}",
+                str(out),
+            )
 
     def _check_agents(self, interface: Interface) -> None:
         """Whether those of a checkpoint are there, to whom its policies belong."""
@@ -194,6 +210,8 @@ class Run:
         )
         if saving.latest is not None:
             self._console.print(f"checkpoint  {saving.latest}", soft_wrap=True)
+        else:
+            self._console.print("nothing was saved: no iteration was finished")
 
     def _film_crew(self, algorithm: Any, algorithm_plan: Plan) -> FilmCrew | None:
         """For videos, if there are to be any and can be."""
@@ -272,8 +290,14 @@ class Run:
         }
         self._update_description()
 
+    def _tell_failed(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Says in the description why nothing came of the run, if nothing did."""
+        if error is not None and self._description["status"] == "running":
+            self._update_description(status="failed", stopped_because=str(error))
+
     def _update_description(self, **changes: Any) -> None:
         self._description.update(changes)
+        self._request.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(plain(self._description), indent=2)
         (self._request.out / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 

@@ -131,6 +131,13 @@ def _check(
     from farsim import options as option_values
     from farsim.check import report, runner
 
+    unknown = runner.unmatched([*only, *skip])
+    if unknown:
+        raise typer.BadParameter(
+            f"no check matches '{unknown[0]}'; 'farsim check --list' has all of them"
+        )
+    if junit is not None and not junit.parent.is_dir():
+        raise typer.BadParameter(f"--junit {junit}: there is no folder {junit.parent}")
     checks = runner.chosen(only, skip)
     if not checks:
         raise typer.BadParameter("--only and --skip leave no check; 'farsim check --list' has all")
@@ -143,9 +150,9 @@ def _check(
         outcomes = runner.run(
             subjects, checks, lambda check, name: status.update(f"{check.title} {name}")
         )
+    report.show(outcomes, console)
     if junit is not None:
         report.write_junit(outcomes, junit)
-    report.show(outcomes, console)
     if not report.good(outcomes):
         raise typer.Exit(1)
 

@@ -57,12 +57,17 @@ def chosen(only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Check]:
         only: shell patterns; none means all.
         skip: shell patterns.
     """
+    return [c for c in CHECKS if (not only or _matches(c, only)) and not _matches(c, skip)]
 
-    def matches(check: Check, patterns: Sequence[str]) -> bool:
-        names = (check.title, check.group)
-        return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
-    return [c for c in CHECKS if (not only or matches(c, only)) and not matches(c, skip)]
+def unmatched(patterns: Sequence[str]) -> list[str]:
+    """Those of the patterns that no check's title or group matches."""
+    return [text for text in patterns if not any(_matches(check, [text]) for check in CHECKS)]
+
+
+def _matches(check: Check, patterns: Sequence[str]) -> bool:
+    names = (check.title, check.group)
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def subjects(

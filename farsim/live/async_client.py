@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import grpc
 from gymnasium import Space
 
+from farsim.addresses import check_one
 from farsim.channel import ConnectionOptions, call_metadata, open_aio_channel, translate
 from farsim.errors import FarsimError, ProtocolError
 from farsim.live import fallback as fallbacks
@@ -59,6 +60,7 @@ class AsyncLiveClient:
         sampling: SamplingName = "default",
         policy_version: int = 0,
     ) -> None:
+        check_one(address)
         self.address = address
         self._options = ConnectionOptions.of(connection)
         self._declared = declaration(observation_space, action_space, groups)

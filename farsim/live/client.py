@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from gymnasium import Space
 
+from farsim.addresses import check_one
 from farsim.channel import ConnectionOptions
 from farsim.errors import FarsimError, InvalidArgument
 from farsim.live import fallback as fallbacks
@@ -115,6 +116,7 @@ class LiveClient:
         declared = declaration(observation_space, action_space, groups)
         hello = make_hello(mode, declared, options, sampling, policy_version)
         seconds = checked_deadline(deadline, fallback, options)
+        check_one(address)
         self.address = address
         self.interface = declared or describe(address, options)
         self._rules = Rules(

@@ -139,7 +139,9 @@ class Upkeep:
     def _over(self, reason: FarsimError, now: float, may_resume: bool = True) -> None:
         """The stream is of no more use; the session may be."""
         session = self.session
-        if self.reason is None or self.reason.message != reason.message:
+        # Who opens the first session is told by an exception.
+        new = self.reason is None or self.reason.message != reason.message
+        if new and session.welcome is not None:
             logger.warning("no live session on %s: %s", self.address, reason)
         self.reason = reason
         self.has_stream = False

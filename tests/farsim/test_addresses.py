@@ -45,3 +45,13 @@ def test_errors_say_what_an_address_looks_like(given, message):
     with pytest.raises(InvalidAddress, match=message) as caught:
         addresses.expand(given)
     assert "write host:port" in str(caught.value)
+
+
+def test_one_address_is_one():
+    addresses.check_one("sim-a:50051")
+    addresses.check_one("127.0.0.1:0", port_zero=True)
+    for wrong in ("127.0.0.1", "a:1-2", "a:1,b:2", "127.0.0.1:0", ":0"):
+        with pytest.raises(InvalidAddress):
+            addresses.check_one(wrong)
+    with pytest.raises(InvalidAddress):
+        addresses.check_one("nonsense", port_zero=True)

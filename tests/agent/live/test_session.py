@@ -290,7 +290,9 @@ def test_streams_that_begin_badly_may_begin_again(served, event, code):
 def test_collect_is_only_for_servers_that_learn(serve):
     stream = serve(learns=False).stream()
     error = stream.refused(hello(mode=pb.LIVE_MODE_COLLECT))
-    assert error.code == sim.ERROR_CODE_UNSUPPORTED and "LIVE_MODE_SHADOW" in error.message
+    assert (
+        error.code == sim.ERROR_CODE_UNSUPPORTED and "serve, shadow, not collect" in error.message
+    )
 
 
 def wrong_dtype() -> pb.AgentObservation:

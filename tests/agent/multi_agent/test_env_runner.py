@@ -16,6 +16,7 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
 from agent.env_runner import EPISODES_CUT_BY_FAULT, FAULTS
 from agent.multi_agent.env_runner import RemoteMultiAgentEnvRunner
+from agent.training.ray_runtime import ray_runtime
 from farsim.errors import SimulatorFault, Unsupported
 from tests.servers import Serving, serving
 from tests.simulators.told import ACTION, AGENT, DRAWN, EPISODE, TIME
@@ -362,11 +363,12 @@ def test_what_it_cannot_do_is_refused(server, change, complaint):
 
 def test_ppo_trains_on_it(server):
     made = config(server).training(train_batch_size_per_learner=80, minibatch_size=40, num_epochs=1)
-    algorithm = made.build_algo()
-    try:
-        result = algorithm.train()
-        assert result["env_runners"]["num_env_steps_sampled_lifetime"] == 80
-        for policy in ("runner", "keeper"):
-            assert np.isfinite(result["learners"][policy]["total_loss"])
-    finally:
-        algorithm.stop()
+    with ray_runtime(cpus=2):
+        algorithm = made.build_algo()
+        try:
+            result = algorithm.train()
+        finally:
+            algorithm.stop()
+    assert result["env_runners"]["num_env_steps_sampled_lifetime"] == 80
+    for policy in ("runner", "keeper"):
+        assert np.isfinite(result["learners"][policy]["total_loss"])

@@ -4,13 +4,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from gymnasium.spaces import Box, Dict, Discrete
+from rich.console import Console
 
 from agent.training import configuration
 from agent.training.checkpoint import Checkpoint, Manifest
 from agent.training.configuration import Setting
 from agent.training.presets import preset
 from agent.training.request import Decisions, Request
+from agent.training.run import FolderInUse, Run
 from agent.training.stopping import StopConditions
 
 FILE = configuration.parse(
@@ -131,3 +134,10 @@ def test_a_manifest_for_several_agents_survives_json():
     checkpoint = Checkpoint(Path("here"), read_back)
     assert list(checkpoint.module_paths) == ["other", "one"]
     assert checkpoint.module_paths["one"] == checkpoint.module_path.with_name("one")
+
+
+def test_a_folder_with_a_run_in_it_is_not_written_over(tmp_path: Path):
+    (tmp_path / "progress.csv").write_text("iteration,steps\n1,4000\n")
+    with pytest.raises(FolderInUse, match="--resume"):
+        Run(Request(simulator="adder", out=tmp_path), Console(quiet=True)).carry_out()
+    assert [file.name for file in tmp_path.iterdir()] == ["progress.csv"]

@@ -199,8 +199,11 @@ def test_options_reach_the_simulator(server: Serving):
         ([], "there is no address"),
         (["nonsense"], "is no address"),
         (["127.0.0.1:1-2"], "give one address"),
-        (["127.0.0.1:1", "--only", "nothing"], "leave no check"),
+        (["127.0.0.1:1", "--only", "nothing"], "no check matches 'nothing'"),
         (["127.0.0.1:1", "--health"], "cannot be reached"),
+        (["127.0.0.1:1", "--only", "open", "--skip", "open"], "leave no check"),
+        (["127.0.0.1:1", "--skip", "typo"], "no check matches 'typo'"),
+        (["127.0.0.1:1", "--junit", "nowhere/report.xml"], "there is no folder nowhere"),
         (["127.0.0.1:1", "--tls-cert", "LICENSE"], "go together"),
     ],
 )

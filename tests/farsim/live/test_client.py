@@ -24,6 +24,7 @@ from farsim.channel import ConnectionOptions
 from farsim.errors import (
     DeadlineExceeded,
     InvalidAction,
+    InvalidAddress,
     InvalidArgument,
     InvalidObservation,
     LimitExceeded,
@@ -554,3 +555,8 @@ def test_the_example_of_the_guide(server: Policies) -> None:
     rows = told(server, 1)
     assert len(rows) > 5 and rows[-1]["terminated"]
     assert [row["reward"] for row in rows] == [0, *[1] * (len(rows) - 1)]
+
+
+def test_an_address_without_a_port_is_refused_before_anything_is_asked() -> None:
+    with pytest.raises(InvalidAddress, match="write host:port"):
+        farsim.LiveClient("127.0.0.1")
