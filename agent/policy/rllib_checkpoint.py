@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 from collections.abc import Iterator, Mapping
@@ -290,11 +289,6 @@ def _progress(folder: Path) -> tuple[int, int]:
     if runner.is_file():
         steps = pickle.loads(runner.read_bytes()).get("num_env_steps_sampled_lifetime", 0)
     return iteration, int(steps)
-
-
-def versions_of(folder: Path) -> Mapping[str, Any]:
-    """What RLlib says about its checkpoint, without unpickling."""
-    return dict(json.loads((folder / MARK).read_text(encoding="utf-8")))
 
 
 @contextmanager
