@@ -17,7 +17,7 @@ RUN := $(RUN)
 RUNS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format format-check types pytest proto train gallery bench clean
+.PHONY: help setup test lint format format-check types pytest proto proto-archive train gallery bench clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -56,6 +56,9 @@ train: setup ## Train a DeepRM scheduler on two local servers and compare it wit
 
 gallery: setup ## Render an episode of every simulator for the README; RUNS=runs for trained policies
 	$(BIN)/python -m agent.evaluation.gallery --out docs/images $(if $(RUNS),--runs $(RUNS))
+
+proto-archive: setup ## Pack the contract for other languages: dist/farsim-proto.tar.gz
+	proto/archive.sh dist
 
 bench: setup ## Run the benchmarks
 	@for benchmark in benchmarks/*.py; do \

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from farsim.v1 import simulator_pb2 as farsim_dot_v1_dot_simulator__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x61rsim/v1/gateway.proto\x12\tfarsim.v1\x1a\x19\x66\x61rsim/v1/simulator.proto\"c\n\rFromSimulator\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.farsim.v1.HelloH\x00\x12$\n\x05reply\x18\x02 \x01(\x0b\x32\x13.farsim.v1.SimReplyH\x00\x42\t\n\x07message\"i\n\x0bToSimulator\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.farsim.v1.WelcomeH\x00\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x15.farsim.v1.SimRequestH\x00\x42\t\n\x07message\"f\n\x05Hello\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12-\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x18.farsim.v1.DescribeReply\x12\r\n\x05seats\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\"4\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\t\x12\x0f\n\x07gateway\x18\x02 \x01(\t2R\n\x10SimulatorGateway\x12>\n\x06\x41ttach\x12\x18.farsim.v1.FromSimulator\x1a\x16.farsim.v1.ToSimulator(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x61rsim/v1/gateway.proto\x12\tfarsim.v1\x1a\x19\x66\x61rsim/v1/simulator.proto\"i\n\rFromSimulator\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x16.farsim.v1.AttachHelloH\x00\x12$\n\x05reply\x18\x02 \x01(\x0b\x32\x13.farsim.v1.SimReplyH\x00\x42\t\n\x07message\"o\n\x0bToSimulator\x12+\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.farsim.v1.AttachWelcomeH\x00\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x15.farsim.v1.SimRequestH\x00\x42\t\n\x07message\"l\n\x0b\x41ttachHello\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12-\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x18.farsim.v1.DescribeReply\x12\r\n\x05seats\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\":\n\rAttachWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\t\x12\x0f\n\x07gateway\x18\x02 \x01(\t2R\n\x10SimulatorGateway\x12>\n\x06\x41ttach\x12\x18.farsim.v1.FromSimulator\x1a\x16.farsim.v1.ToSimulator(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,13 +23,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'farsim.v1.gateway_pb2', _gl
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_FROMSIMULATOR']._serialized_start=65
-  _globals['_FROMSIMULATOR']._serialized_end=164
-  _globals['_TOSIMULATOR']._serialized_start=166
-  _globals['_TOSIMULATOR']._serialized_end=271
-  _globals['_HELLO']._serialized_start=273
-  _globals['_HELLO']._serialized_end=375
-  _globals['_WELCOME']._serialized_start=377
-  _globals['_WELCOME']._serialized_end=429
-  _globals['_SIMULATORGATEWAY']._serialized_start=431
-  _globals['_SIMULATORGATEWAY']._serialized_end=513
+  _globals['_FROMSIMULATOR']._serialized_end=170
+  _globals['_TOSIMULATOR']._serialized_start=172
+  _globals['_TOSIMULATOR']._serialized_end=283
+  _globals['_ATTACHHELLO']._serialized_start=285
+  _globals['_ATTACHHELLO']._serialized_end=393
+  _globals['_ATTACHWELCOME']._serialized_start=395
+  _globals['_ATTACHWELCOME']._serialized_end=453
+  _globals['_SIMULATORGATEWAY']._serialized_start=455
+  _globals['_SIMULATORGATEWAY']._serialized_end=537
 # @@protoc_insertion_point(module_scope)

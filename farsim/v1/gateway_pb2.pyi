@@ -9,19 +9,19 @@ class FromSimulator(_message.Message):
     __slots__ = ("hello", "reply")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REPLY_FIELD_NUMBER: _ClassVar[int]
-    hello: Hello
+    hello: AttachHello
     reply: _simulator_pb2.SimReply
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., reply: _Optional[_Union[_simulator_pb2.SimReply, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[AttachHello, _Mapping]] = ..., reply: _Optional[_Union[_simulator_pb2.SimReply, _Mapping]] = ...) -> None: ...
 
 class ToSimulator(_message.Message):
     __slots__ = ("welcome", "request")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
-    welcome: Welcome
+    welcome: AttachWelcome
     request: _simulator_pb2.SimRequest
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., request: _Optional[_Union[_simulator_pb2.SimRequest, _Mapping]] = ...) -> None: ...
+    def __init__(self, welcome: _Optional[_Union[AttachWelcome, _Mapping]] = ..., request: _Optional[_Union[_simulator_pb2.SimRequest, _Mapping]] = ...) -> None: ...
 
-class Hello(_message.Message):
+class AttachHello(_message.Message):
     __slots__ = ("server_id", "description", "seats", "name")
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -33,7 +33,7 @@ class Hello(_message.Message):
     name: str
     def __init__(self, server_id: _Optional[str] = ..., description: _Optional[_Union[_simulator_pb2.DescribeReply, _Mapping]] = ..., seats: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
 
-class Welcome(_message.Message):
+class AttachWelcome(_message.Message):
     __slots__ = ("protocol_version", "gateway")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_FIELD_NUMBER: _ClassVar[int]
