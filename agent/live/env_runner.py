@@ -17,7 +17,10 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils import metrics as names
 from ray.rllib.utils.annotations import override
 
+from agent.env_runner import tell_created
+from agent.live.callbacks import EpisodeCallbacks
 from agent.live.experience import Experience, Finished, Harvest
+from agent.live.greeted import read_greeted
 from agent.live.inference import PolicySpec
 from agent.live.learned import LearnedPolicies, Seat
 from agent.live.live_config import LiveConfig
@@ -76,6 +79,7 @@ class LiveSampling:
                     name,
                 )
         self._live = LiveConfig.of(config.env_config or {})
+        self._told = EpisodeCallbacks(self)
         # Those that learn from the actions of others have a place to keep them.
         self._on_policy = not hasattr(config, "replay_buffer_config")
 
@@ -100,7 +104,7 @@ class LiveSampling:
         self._policies = LearnedPolicies(seats, module, self._device)
         algo = type(self.config).__name__.removesuffix("Config")
         staleness = live.staleness_of(algo, self._on_policy)
-        self._experience = Experience(self._on_policy, staleness)
+        self._experience = Experience(self._on_policy, staleness, live.capacity)
         self._maker = EpisodeMaker(
             self._policies.seats, self._on_policy, self.config.episodes_to_numpy
         )
@@ -111,6 +115,9 @@ class LiveSampling:
         self._server = PolicyServer(
             self._policies, address, live.server_options(), (self._experience,)
         )
+        if (self.worker_index or 0) <= live.first_runner and not self.config.in_evaluation:
+            for one in read_greeted(live.greeted):
+                self._server.adopt(one)
         self._server.start()
         self.live_address = self._server.address
         logger.info("live simulators are taken at %s", self.live_address)
@@ -153,6 +160,8 @@ class LiveSampling:
             versions = sum(behind * count for behind, count in harvest.staleness.items())
             log((*METRICS, "staleness"), versions / total, reduce="mean", window=100)
             log((*METRICS, "staleness_max"), max(harvest.staleness), reduce="max", window=100)
+        # For algorithms that update once a sample: how far simulators are ahead of them.
+        log((*METRICS, "steps_per_sample"), harvest.steps, reduce="mean", window=100)
         log((*METRICS, "simulators"), self.simulators, reduce="mean", window=1)
         log((*METRICS, "port"), int(self.live_address.rpartition(":")[2]), reduce="min", window=1)
 
@@ -203,9 +212,9 @@ class LiveEnvRunner(LiveSampling, SingleAgentEnvRunner):
     Algorithms without a replay buffer get only actions that the policy chose, with their exact
     log-probabilities: where somebody else acted, an episode is cut. Others get all actions.
 
-    ``on_episode_...`` callbacks are not called. Metrics are under ``info/live``: ``simulators``,
-    ``staleness`` (versions behind, mean and ``_max``) and the sums ``COUNTS``. Mean returns are of
-    episodes that simulators brought to an end themselves.
+    Callbacks of episodes are called as ``EpisodeCallbacks`` says. Metrics are under ``info/live``:
+    ``simulators``, ``staleness`` (versions behind, mean and ``_max``), ``steps_per_sample``, and
+    the sums ``COUNTS``. Mean returns are of episodes that simulators brought to an end themselves.
     """
 
     @override(SingleAgentEnvRunner)
@@ -227,6 +236,7 @@ class LiveEnvRunner(LiveSampling, SingleAgentEnvRunner):
         self._only = self._seat(DEFAULT_MODULE_ID, groups[0], ())
         self.env = LiveSpaces(self._only.observation_space, self._only.action_space)
         self.num_envs = 1
+        tell_created(self)
 
     @override(SingleAgentEnvRunner)
     def _sample(
@@ -242,7 +252,11 @@ class LiveEnvRunner(LiveSampling, SingleAgentEnvRunner):
         if harvest.steps:
             self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=harvest.steps)
         self._increase_sampled_metrics(harvest.steps, len(harvest.finished))
-        return [self._maker.single(chunk) for found in harvest.chunks for chunk in found.chunks]
+        made = [
+            (found, self._maker.single(chunk)) for found in harvest.chunks for chunk in found.chunks
+        ]
+        self._told.call(made, harvest.finished, harvest.over)
+        return [episode for _, episode in made]
 
     @override(SingleAgentEnvRunner)
     def get_metrics(self) -> Any:
@@ -294,6 +308,7 @@ class LiveMultiAgentEnvRunner(LiveSampling, MultiAgentEnvRunner):
             }
         )
         self.num_envs = 1
+        tell_created(self)
 
     @override(MultiAgentEnvRunner)
     def _sample(
@@ -310,9 +325,13 @@ class LiveMultiAgentEnvRunner(LiveSampling, MultiAgentEnvRunner):
             self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=harvest.steps)
         self._log_steps(harvest)
         mapping = self.config.policy_mapping_fn
-        return [
-            episode for found in harvest.chunks for episode in self._maker.several(found, mapping)
+        made = [
+            (found, episode)
+            for found in harvest.chunks
+            for episode in self._maker.several(found, mapping)
         ]
+        self._told.call(made, harvest.finished, harvest.over)
+        return [episode for _, episode in made]
 
     def _log_steps(self, harvest: Harvest) -> None:
         log = self.metrics.log_value

@@ -89,18 +89,24 @@ class Finished:
     """An episode that a simulator brought to an end, in numbers.
 
     Attributes:
+        name: of the live episode.
         length: steps of the episode.
         seconds: that it took.
         returns: by agent.
         steps: by agent.
         policies: by agent.
+        last: what was seen last, by agent, of those who have seen something.
+        terminated: whether no agent was stopped from outside.
     """
 
+    name: str
     length: int
     seconds: float
     returns: dict[str, float]
     steps: dict[str, int]
     policies: dict[str, str]
+    last: dict[str, Decision | Seen]
+    terminated: bool
 
 
 @dataclass
@@ -110,7 +116,8 @@ class Harvest:
     Attributes:
         chunks: by episode.
         steps: environment steps in them.
-        finished: episodes that ended.
+        finished: episodes that simulators brought to an end.
+        over: names of all episodes that are over, in whatever way.
         staleness: of the transitions, in versions, by how many there are of each.
         counts: what else happened since the last time; see ``Experience``.
     """
@@ -118,6 +125,7 @@ class Harvest:
     chunks: list[Together] = field(default_factory=list)
     steps: int = 0
     finished: list[Finished] = field(default_factory=list)
+    over: list[str] = field(default_factory=list)
     staleness: Counter[int] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -186,11 +194,14 @@ class _Running:
     def finished(self) -> Finished:
         parts = self.parts.values()
         return Finished(
+            self.name,
             self.steps,
             time.perf_counter() - self.began,
             {part.agent: part.total for part in parts},
             {part.agent: part.steps for part in parts},
             {part.agent: part.policy for part in parts},
+            {part.agent: part.last[0] for part in parts if part.last is not None},
+            all(part.terminated for part in parts),
         )
 
 
@@ -211,9 +222,7 @@ class Experience(EpisodeSink):
         capacity: transitions that are kept, at most; the newest ones are dropped beyond that.
     """
 
-    def __init__(
-        self, on_policy: bool, max_staleness: int | None, capacity: int = 1_000_000
-    ) -> None:
+    def __init__(self, on_policy: bool, max_staleness: int | None, capacity: int = 100_000) -> None:
         self._on_policy, self._max_staleness = on_policy, max_staleness
         self._capacity = capacity
         self._changed = threading.Condition()
@@ -257,6 +266,7 @@ class Experience(EpisodeSink):
             running = self._running.pop(episode, None)
             if running is None:
                 return
+            self._harvest.over.append(running.name)
             if end is End.ABORTED:
                 self._harvest.counts["aborted"] += 1
                 self._kept -= sum(len(part.lived) for part in running.parts.values())

@@ -80,6 +80,10 @@ class Seat:
             batch = {masking.OBSERVATIONS: batch, masking.ACTION_MASK: np.array(flags, np.float32)}
         return self._encoding.encode(batch)
 
+    def encode_one(self, observation: Any, masks: Masks) -> Any:
+        """One observation as the network takes it."""
+        return _rows(self.encode([observation], [masks]), 0)
+
     def for_simulator(self, actions: Any, rows: int) -> list[Any]:
         """Single actions for simulators, of a batch as the network gave it."""
         if self._normalize:

@@ -37,9 +37,14 @@ class LiveConfig:
         max_staleness: how many weights versions old a transition may be when it is learned from;
             None for what suits the algorithm, -1 for any number.
         wait_seconds: how long ``sample`` waits, at most, for what it was asked for.
+        capacity: transitions that an env runner keeps until they are asked for; what comes beyond
+            that is dropped, and counted as ``overflow``.
+        first_runner: the number of the env runner that listens at ``address``; 1 is the first.
         listen: ``tls_cert``, ``tls_key``, ``tls_client_ca`` and ``token_file``, which are paths,
             ``insecure`` and ``grace_seconds``; as at ``farsim policy``.
         limits: fields of ``Limits``.
+        greeted: a file with sessions that the first env runner takes over (``read_greeted``), if
+            it is on the same machine; empty for none.
     """
 
     address: str = "127.0.0.1:50061"
@@ -47,8 +52,11 @@ class LiveConfig:
     action_mask_in_observation: bool = False
     max_staleness: int | None = None
     wait_seconds: float = 5.0
+    capacity: int = 100_000
+    first_runner: int = 1
     listen: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
+    greeted: str = ""
 
     @classmethod
     def of(cls, env_config: Mapping[str, Any]) -> LiveConfig:
@@ -70,6 +78,8 @@ class LiveConfig:
             raise InvalidOption(f"address is host:port, not '{config.address}'", "address")
         if not config.wait_seconds > 0:
             raise InvalidOption("wait_seconds is more than 0", "wait_seconds")
+        if config.capacity < 1:
+            raise InvalidOption("capacity is 1 transition or more", "capacity")
         return config
 
     def address_of(self, worker_index: int, num_workers: int, in_evaluation: bool) -> str:
@@ -83,7 +93,7 @@ class LiveConfig:
         host, _, port = self.address.rpartition(":")
         if port == "0":
             return self.address
-        offset = max(worker_index - 1, 0) + in_evaluation * max(num_workers, 1)
+        offset = max(worker_index - self.first_runner, 0) + in_evaluation * max(num_workers, 1)
         return f"{host}:{int(port) + offset}"
 
     def server_options(self) -> PolicyServerOptions:

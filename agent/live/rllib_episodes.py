@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from gymnasium.spaces import Dict
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
@@ -125,8 +124,7 @@ class EpisodeMaker:
             if answer is not None:
                 found.append(answer.extras[Columns.OBS])
             else:
-                batch = seat.encode([one.observation], [one.action_masks])
-                found.append(_first(batch))
+                found.append(seat.encode_one(one.observation, one.action_masks))
         return found
 
     def _action(self, seat: Seat, decision: Decision) -> Any:
@@ -158,11 +156,3 @@ def _clock(chunk: Chunk, found: Together) -> list[Any]:
         if time >= found.since:
             steps[time - found.since] = chunk.started + number
     return steps
-
-
-def _first(nest: Any) -> Any:
-    if isinstance(nest, dict):
-        return {name: _first(member) for name, member in nest.items()}
-    if isinstance(nest, tuple):
-        return tuple(_first(member) for member in nest)
-    return np.asarray(nest)[0]

@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from agent.live.batching import Batcher
+from agent.live.greeted import Greeted
 from agent.live.inference import EpisodeSink, Inference
 from agent.live.limits import Limits
 from agent.live.metrics import Metrics
@@ -109,6 +110,20 @@ class PolicyServer:
 
         return self._in_loop(counts())
 
+    def adopt(self, greeted: Greeted) -> None:
+        """Takes over a session that another server has opened; to be called before ``start``.
+
+        Its client can resume it here, and repeats all events but the first.
+
+        Raises:
+            FarsimError: the session can not be granted here.
+        """
+
+        async def adopt() -> None:
+            self._service.adopt(greeted)
+
+        self._in_loop(adopt())
+
     def start(self) -> None:
         """Begins to serve, and says so to health checks."""
         self._in_loop(self._start())
@@ -144,15 +159,7 @@ class PolicyServer:
             options=channel_options(options.limits.max_message_bytes),
         )
         bound = listen(self._grpc, address, options)
-        self._service = PolicyService(
-            self._inference,
-            options.limits,
-            self._metrics,
-            self._sinks,
-            options.modes,
-            options.greedy,
-            options.debug,
-        )
+        self._service = self._make_service(options, self._metrics)
         self._health = health.aio.HealthServicer()
         self._grpc.add_generic_rpc_handlers((self._service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -161,6 +168,17 @@ class PolicyServer:
             (name, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
         )
         return bound
+
+    def _make_service(self, options: PolicyServerOptions, metrics: Metrics) -> PolicyService:
+        return PolicyService(
+            self._inference,
+            options.limits,
+            metrics,
+            self._sinks,
+            options.modes,
+            options.greedy,
+            options.debug,
+        )
 
     async def _start(self) -> None:
         await self._grpc.start()

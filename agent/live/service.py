@@ -16,6 +16,7 @@ import grpc
 
 from agent.live.acting import Acting
 from agent.live.batching import Batcher
+from agent.live.greeted import Greeted
 from agent.live.host import Host
 from agent.live.inference import End, EpisodeSink, Inference
 from agent.live.limits import Limits
@@ -116,6 +117,18 @@ class PolicyService:
                 "Live": grpc.stream_stream_rpc_method_handler(self._live),
             },
         )
+
+    def adopt(self, greeted: Greeted) -> None:
+        """Takes over a session that another server has opened, and answered nothing else in.
+
+        Raises:
+            FarsimError: the session can not be granted here.
+        """
+        hello = pb.LiveEvent.FromString(greeted.hello).hello
+        session = Session(self._host, hello, self._forget)
+        session.adopt(greeted.token)
+        self._sessions[session.token] = session
+        self._host.metrics.sessions(1)
 
     async def drain(self, grace_seconds: float) -> None:
         """Answers what it has, tells every client, ends all streams and sessions."""

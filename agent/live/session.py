@@ -141,6 +141,12 @@ class Session:
         self.stream, self.detached_at = stream, None
         self._last_event = time.monotonic()
 
+    def adopt(self, token: str) -> None:
+        """Has been opened elsewhere, with this token, and waits for its client to resume it."""
+        self.token = token
+        self._next = 2
+        self.detached_at = time.monotonic()
+
     def close(self, end: End) -> None:
         """Ends all episodes. Later calls do nothing."""
         if self.is_closed:

@@ -16,6 +16,7 @@ from agent.training.interrupt import Interrupt
 from agent.training.iteration import Iteration, read
 from agent.training.records import Records
 from agent.training.stopping import StopConditions
+from agent.training.waiting import StoppedWaiting
 from farsim.errors import FarsimError
 
 
@@ -103,12 +104,12 @@ def train(
             before = time.monotonic()
             try:
                 result = algorithm.train()
-            except FarsimError:
+            except FarsimError as error:
                 # No simulators any more, most likely: what has been learned is kept.
                 if iteration is not None:
                     saving.save(iteration.number, iteration.steps)
-                if interrupt.number:
-                    return ""  # It came while nothing else did, see agent.training.live.
+                if isinstance(error, StoppedWaiting):
+                    return error.reason
                 raise
             now = time.monotonic()
             iteration = read(

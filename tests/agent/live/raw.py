@@ -27,6 +27,7 @@ class RawLive:
     """
 
     def __init__(self, channel: grpc.Channel, next_number: int = 1, metadata: Any = None) -> None:
+        self.channel = channel
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._call = channel.stream_stream(METHOD)(
             iter(self._outbox.get, None), metadata=metadata, timeout=120

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +15,17 @@ from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.algorithms.sac import SACConfig
 
 from agent.training.ray_runtime import quiet, ray_runtime
 from farsim import LiveClient
+from tests.agent.live_training import game
 from tests.agent.live_training.cartpole import playing, start
+from tests.agent.live_training.game import Game, Recording
 from tests.agent.live_training.runners import configured
-from tests.agent.live_training.test_several_agents import Game, hide_and_seek
+from tests.agent.live_training.test_replay import Duel, of_two
+from tests.agent.live_training.test_several_agents import compare, hide_and_seek, parts_of
 
 pytestmark = pytest.mark.slow
 
@@ -147,3 +154,78 @@ def test_several_agents_with_policies_of_their_own_learn() -> None:
         stop.set()
         thread.join(20)
         algorithm.stop()
+
+
+@pytest.mark.parametrize("algo", [DQNConfig, SACConfig])
+def test_several_agents_learn_from_a_replay_buffer(algo: Any) -> None:
+    config = algo()
+    kept = {"type": "MultiAgentPrioritizedEpisodeReplayBuffer", "capacity": 10_000}
+    config.training(
+        num_steps_sampled_before_learning_starts=50,
+        replay_buffer_config={**config.replay_buffer_config, **kept},
+    )
+    config.reporting(min_time_s_per_iteration=1, min_sample_timesteps_per_iteration=60)
+    algorithm = of_two(config).build_algo()
+    stop = threading.Event()
+
+    def live() -> None:
+        with LiveClient(algorithm.env_runner.live_address, mode="collect") as client:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                Duel(client, number).play(rounds=3)
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        before = weights(algorithm)
+        result = learns(algorithm)
+        after = weights(algorithm)
+        for policy in ("first", "second"):
+            names = [name for name in before if name.startswith(policy)]
+            assert any((before[name] != after[name]).any() for name in names), policy
+        # Simulators do not wait for the learner: more than the one step that it asks for.
+        assert result["env_runners"]["info"]["live"]["steps_per_sample"] > 1
+    finally:
+        stop.set()
+        thread.join(20)
+        algorithm.stop()
+
+
+class Receiving(PPOTorchLearner):
+    """Keeps what comes to the learner, as it comes."""
+
+    received: list[Any] = []  # noqa: RUF012
+
+    def update(self, training_data: Any, **options: Any) -> Any:
+        self.received.extend(copy.deepcopy(training_data.episodes))
+        return super().update(training_data=training_data, **options)
+
+
+def test_the_learner_receives_what_another_process_recorded(tmp_path: Path) -> None:
+    Receiving.received.clear()
+    config = (
+        PPOConfig()
+        .training(train_batch_size_per_learner=20, minibatch_size=10, num_epochs=1)
+        .learners(learner_class=Receiving)
+    )
+    # However long it takes to learn: nothing is too old.
+    algorithm = hide_and_seek(config, max_staleness=-1).build_algo()
+    record, games = tmp_path / "record.json", 3
+    try:
+        with game.playing(algorithm.env_runner.live_address, games, record) as process:
+            while not record.exists():
+                assert process.poll() is None
+                algorithm.train()
+            # Those that go on meanwhile bring a batch, with what was left of the first ones.
+            algorithm.train()
+            algorithm.train()
+    finally:
+        algorithm.stop()
+    parts = parts_of(Receiving.received)
+    names = sorted({name for name, _ in parts}, key=lambda name: int(name.rpartition("-")[2]))
+    recordings = [Recording(**one) for one in json.loads(record.read_text())]
+    assert len(recordings) == games
+    for name, recording in zip(names, recordings, strict=False):
+        for agent in ("seeker", "second", "hider"):
+            compare(recording, agent, parts[name, agent])

@@ -238,6 +238,23 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def test_what_nobody_fetches_is_bounded() -> None:
+    config = configured(capacity=3, wait_seconds=0.3)
+    with runner_of(config) as runner, LiveClient(runner.live_address, mode="collect") as client:
+        walk = Walk(client)
+        for _ in range(8):
+            walk.step()
+        (chunk,) = runner.sample(num_timesteps=100)
+        np.testing.assert_array_equal(chunk.get_observations(), walk.seen[:4])
+        assert runner.metrics.peek(("info", "live", "overflow")) == 4
+        assert runner.metrics.peek(("info", "live", "steps_per_sample")) == 3
+        walk.step()
+        walk.end(terminated=True)
+        # What comes next begins where things were kept again.
+        (chunk,) = runner.sample(num_timesteps=2)
+        np.testing.assert_array_equal(chunk.get_observations(), walk.seen[7:])
+
+
 def test_an_aborted_episode_is_for_nobody() -> None:
     with (
         runner_of(configured()) as runner,
@@ -463,6 +480,8 @@ def test_wrong_configurations() -> None:
         LiveConfig.of({"adress": "a:1"})
     with pytest.raises(InvalidOption, match="host:port"):
         LiveConfig.of({"address": "50061"})
+    with pytest.raises(InvalidOption, match="1 transition or more"):
+        LiveConfig.of({"capacity": 0})
     connector = configured()
     connector.env_runners(env_to_module_connector=lambda env, spaces, device: [])
     with pytest.raises(Unsupported, match="env_to_module_connector"), runner_of(connector):

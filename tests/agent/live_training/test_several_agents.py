@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.policy.policy import PolicySpec
@@ -18,21 +17,8 @@ from agent.models.encoding import Encoding
 from farsim import LiveClient
 from farsim.errors import InvalidOption, UnknownPolicy
 from farsim.live import Group
+from tests.agent.live_training.game import HIDER, SEEKER, Game, Recording, policy_of
 from tests.agent.live_training.runners import runner_of
-
-SEEKER = Group(
-    Box(-10, 10, (3,), np.float32), Box(-2, 2, (2,), np.float32), ("seeker", "second"), "seekers"
-)
-HIDER = Group(
-    Dict({"place": Discrete(9), "hidden": Box(0, 1, (), np.float32)}),
-    Discrete(4, start=1),
-    ("hider",),
-    "hiders",
-)
-
-
-def policy_of(agent: str, episode: Any = None, **_: Any) -> str:
-    return "hide" if agent == "hider" else "seek"
 
 
 def hide_and_seek(config: AlgorithmConfig | None = None, **env_config: Any) -> Any:
@@ -57,75 +43,6 @@ def hide_and_seek(config: AlgorithmConfig | None = None, **env_config: Any) -> A
         .rl_module(model_config={"fcnet_hiddens": [8]})
         .debugging(seed=3, log_level="ERROR")
     )
-
-
-class Game:
-    """A simulator that keeps, for each agent, what it saw, did and earned, and how it ended."""
-
-    def __init__(self, client: LiveClient, seed: int) -> None:
-        self.seen: dict[str, list[Any]] = defaultdict(list)
-        self.done: dict[str, list[Any]] = defaultdict(list)
-        self.earned: dict[str, list[float]] = defaultdict(list)
-        self.terminated: dict[str, bool] = {}
-        self._rng = np.random.default_rng(seed)
-        self._episode = client.episode()
-        self._waiting: dict[str, float] = defaultdict(float)
-
-    def play(self, rounds: int) -> None:
-        """Turns, then all at once; the agents end one after the other."""
-        for number in range(rounds):
-            # One looks while the other's action has its effect: the reward waits for its turn.
-            self.move(["seeker"] if number % 2 else ["hider"], paid=["seeker", "hider"])
-        self.move(["seeker", "second", "hider"])
-        self.move(["seeker", "second"], paid=["hider", "seeker"])
-        self.move(["seeker", "second", "hider"], ends={"hider": True})
-        for _ in range(3):
-            self.move(["second", "seeker"])
-        self.move(["second"], ends={"second": False})
-        self.move(["seeker"])
-        self.close("seeker")
-
-    def move(
-        self, agents: list[str], paid: list[str] | None = None, ends: dict[str, bool] | None = None
-    ) -> None:
-        ends = ends or {}
-        observations = {agent: self.look(agent) for agent in agents}
-        rewards = self.pay(paid or agents, agents)
-        actions = self._episode.observe(
-            observations,
-            rewards=rewards,
-            terminateds={agent: True for agent, flag in ends.items() if flag},
-            truncateds={agent: True for agent, flag in ends.items() if not flag},
-        )
-        self.terminated |= ends
-        assert set(actions) == set(agents) - set(ends)
-        for agent, action in actions.items():
-            self.done[agent].append(action)
-
-    def close(self, agent: str) -> None:
-        rewards = self.pay([agent], [agent])
-        self._episode.end({agent: self.look(agent)}, rewards=rewards, terminateds={agent: True})
-        self.terminated[agent] = True
-
-    def look(self, agent: str) -> Any:
-        if agent == "hider":
-            seen: Any = {
-                "place": np.int64(self._rng.integers(9)),
-                "hidden": np.float32(self._rng.random()),
-            }
-        else:
-            seen = self._rng.uniform(-10, 10, 3).astype(np.float32)
-        self.seen[agent].append(seen)
-        return seen
-
-    def pay(self, agents: list[str], named: list[str]) -> dict[str, float]:
-        rewards = {agent: float(self._rng.integers(-5, 5)) for agent in agents if self.done[agent]}
-        for agent, value in rewards.items():
-            self._waiting[agent] += value
-        for agent in named:
-            if self.done[agent]:
-                self.earned[agent].append(self._waiting.pop(agent, 0.0))
-        return rewards
 
 
 def parts_of(episodes: list[Any]) -> dict[tuple[str, str], list[Any]]:
@@ -173,7 +90,7 @@ def test_what_the_learner_gets_equals_the_recording(steps: int) -> None:
             assert counts["num_module_steps_sampled_lifetime"][policy].peek() == sampled
 
 
-def compare(game: Game, agent: str, chunks: list[Any]) -> None:
+def compare(game: Recording, agent: str, chunks: list[Any]) -> None:
     group = HIDER if agent == "hider" else SEEKER
     coding = Encoding(group.observation_space, group.action_space)
     observations: list[Any] = []

@@ -43,12 +43,14 @@ def cartpole_file(folder: Path, agents: tuple[str, ...] = ()) -> Path:
     return path
 
 
-def address_in(process: subprocess.Popen[str], printed: list[str]) -> str:
+def address_in(
+    process: subprocess.Popen[str], printed: list[str], words: str = "waiting for simulators at"
+) -> str:
     """Where a command that runs waits for simulators."""
     assert process.stdout is not None
     for line in process.stdout:
         printed.append(line)
-        found = re.search(r"waiting for simulators at (\S+)", line)
+        found = re.search(rf"{words} (\S+)", line)
         if found:
             return found[1]
     raise AssertionError("".join(printed))
@@ -79,10 +81,11 @@ def test_a_run_is_fed_by_simulators_alone(place: Workplace) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_nobody_is_there(place: Workplace) -> None:
+@pytest.mark.parametrize("env_runners", [0, 1])
+def test_one_ctrl_c_while_nobody_is_there(place: Workplace, env_runners: int) -> None:
     process = place.start(
-        *("train", "--live", "--live-address", "127.0.0.1:0"),
-        *("--spaces", cartpole_file(place.folder), "--out", place.folder / "alone"),
+        *("train", "--live", "--live-address", "127.0.0.1:0", "--env-runners", env_runners),
+        *("--spaces", cartpole_file(place.folder), "--out", place.folder / f"alone{env_runners}"),
     )
     printed: list[str] = []
     try:
@@ -95,6 +98,18 @@ def test_ctrl_c_while_nobody_is_there(place: Workplace) -> None:
     assert process.returncode == 128 + signal.SIGINT, "".join(printed) + rest
     assert "interrupted after" in rest
     place.check_clean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_runners", [0, 1])
+def test_the_time_is_up_while_nobody_is_there(place: Workplace, env_runners: int) -> None:
+    output = place.run(
+        *("train", "--live", "--live-address", "127.0.0.1:0", "--env-runners", env_runners),
+        *("--spaces", cartpole_file(place.folder), "--out", place.folder / f"late{env_runners}"),
+        *("--stop-time", 2),
+    )
+    assert "s have passed" in output
+    assert "nothing was saved: no iteration was finished" in output
 
 
 def test_spaces_from_a_file(tmp_path: Path) -> None:
