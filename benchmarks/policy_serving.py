@@ -11,7 +11,8 @@ the last one. They all run in one process, on asyncio; each server runs in anoth
 there are
 
 * unary, one at a time: a synchronous gRPC server that infers for each call by itself,
-* Ray Serve over HTTP: ``farsim policy --ray-serve``, if ray[serve] is installed,
+* RLlib's example: ``ray.rllib.examples.ray_serve`` as it is, Ray Serve over HTTP,
+* Ray Serve, HTTP: ``farsim policy --ray-serve``, one replica,
 * echo: an asyncio gRPC server that sends the same bytes back on the stream, and infers nothing.
 
 The policy is a multilayer perceptron of 64x64 on 8 numbers with 4 choices.
@@ -21,13 +22,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent import futures
@@ -82,6 +84,8 @@ def make_checkpoint(folder: Path) -> Path:
         origin="benchmark",
     )
     portable.write(recipe, folder / "policy")
+    # Nothing that would stop RLlib from making the module by its class and these again.
+    module.save_to_path(str(folder / "module"))
     return folder / "policy"
 
 
@@ -133,6 +137,30 @@ def serve_echo(ports: str) -> None:
         await server.wait_for_termination()
 
     asyncio.run(run())
+
+
+def serve_rllibs_example(module: str, ports: str) -> None:
+    """What RLlib ships for this: a deployment that infers for each request by itself."""
+    from ray import serve
+    from ray.rllib.examples.ray_serve.classes.cartpole_deployment import rl_module
+
+    from agent.training.ray_runtime import ray_runtime
+
+    port = free_port()
+    with ray_runtime(cpus=4):
+        stopped = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+        serve.run(rl_module({"rl_module_checkpoint": module, "port": port}), route_prefix="/")
+        announce(ports, f"127.0.0.1:{port}")
+        while not stopped.wait(1.0):
+            pass
+        serve.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def announce(path: str, address: str) -> None:
@@ -236,7 +264,14 @@ async def http_client(address: str) -> Ask:
         if b" 200 " not in header.split(b"\r\n")[0]:
             raise RuntimeError(header.decode())
         lengths = [line for line in header.lower().split(b"\r\n") if b"content-length" in line]
-        await reader.readexactly(int(lengths[0].split(b":")[1]))
+        if lengths:
+            await reader.readexactly(int(lengths[0].split(b":")[1]))
+            return
+        # In chunks, each after its length in hexadecimal; the last one is empty.
+        length = 1
+        while length:
+            length = int(await reader.readline(), 16)
+            await reader.readexactly(length + 2)
 
     return ask
 
@@ -280,11 +315,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 128, 512])
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--only", default="", help="those whose name has this in it")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         kind, checkpoint, ports = arguments.serve
-        serve_echo(ports) if kind == "echo" else serve_one_at_a_time(checkpoint, ports)
+        if kind == "echo":
+            serve_echo(ports)
+        elif kind == "example":
+            serve_rllibs_example(checkpoint, ports)
+        else:
+            serve_one_at_a_time(checkpoint, ports)
         return
     console = Console()
     table = Table("server", "clients", "actions/s", "p50 ms", "p99 ms", title="Serving a policy")
@@ -295,6 +336,7 @@ def main() -> None:
         checkpoint, ports = make_checkpoint(folder), folder / "ports"
         own = [sys.executable, __file__, "--serve"]
         farsim = [sys.executable, "-m", "farsim", "policy", str(checkpoint), "--device", "cpu"]
+        address = ["--address", f"127.0.0.1:{free_port()}"]
         servers: list[tuple[str, list[str], Any, bool]] = [
             (
                 "farsim policy",
@@ -308,15 +350,22 @@ def main() -> None:
                 unary_client,
                 False,
             ),
+            (
+                "RLlib's example",
+                [*own, "example", str(folder / "module"), str(ports)],
+                http_client,
+                True,
+            ),
+            (
+                "Ray Serve, HTTP",
+                [*farsim, "--ray-serve", *address, "--port-file", str(ports)],
+                http_client,
+                True,
+            ),
             ("echo", [*own, "echo", "-", str(ports)], echo_client, False),
         ]
-        if all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
-            arguments_of_serve = ["--ray-serve", "--address", "127.0.0.1:8061"]
-            command = [*farsim, *arguments_of_serve, "--port-file", str(ports)]
-            servers.insert(2, ("Ray Serve, HTTP", command, http_client, True))
-        else:
-            console.print(r"Ray Serve is not installed (pip install 'ray\[serve]'), and left out")
-        for name, command, make, http in servers:
+        chosen = [server for server in servers if arguments.only.lower() in server[0].lower()]
+        for name, command, make, http in chosen:
             with console.status(f"{name} …"), running(command, ports) as address:
                 for clients in arguments.clients:
                     found = asyncio.run(measure(make, address, clients, arguments.seconds, http))

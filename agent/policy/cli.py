@@ -84,11 +84,25 @@ def policy(
     ] = None,
     name: Annotated[str, typer.Option("--policy", help="Which policy to export, of several.")] = "",
     ray_serve: Annotated[
-        bool, typer.Option("--ray-serve", help="Run as a Ray Serve application, over HTTP.")
+        bool,
+        typer.Option("--ray-serve", help="Run as a Ray Serve application, at --address over HTTP."),
     ] = False,
     replicas: Annotated[
         str, typer.Option(help="With --ray-serve: how many, or min-max for autoscaling.")
     ] = "1",
+    ongoing_requests: Annotated[
+        int,
+        typer.Option(min=1, help="With --replicas min-max: questions that one shall have in hand."),
+    ] = 64,
+    grpc_port: Annotated[
+        int,
+        typer.Option(
+            min=-1,
+            max=65535,
+            help="With --ray-serve: of gRPC, for Describe and Act; on every interface.",
+            metavar="PORT",
+        ),
+    ] = -1,
     ray_address: Annotated[
         str, typer.Option(help="With --ray-serve: of a Ray cluster; without, a local one.")
     ] = "",
@@ -149,6 +163,7 @@ def policy(
       farsim policy checkpoint_000010 --trust --audit decisions.parquet
       farsim policy runs/new --shadow runs/old --audit decisions.jsonl
       farsim policy runs/deeprm-20250101-120000 --export deeprm.onnx
+      farsim policy runs/deeprm-20250101-120000 --ray-serve --replicas 1-8 --address 127.0.0.1:8000
       farsim policy runs/new --address 0.0.0.0:50061 --tls-cert server.pem \\
           --tls-key server-key.pem --tls-client-ca ca.pem --token-file token
     """
@@ -185,15 +200,21 @@ def policy(
         from agent.policy import ray_serve as application
         from agent.policy.serving import write_ports
 
-        app = application.application(settings, greedy, replicas, max_batch, max_wait_ms / 1000)
+        app = application.application(
+            settings, greedy, replicas, max_batch, max_wait_ms / 1000, ongoing_requests
+        )
 
-        def ready(bound: str) -> None:
-            print(f"farsim: serving over HTTP on {bound}", flush=True)
+        def ready(bound: list[str]) -> None:
+            for protocol, where in zip(("HTTP", "gRPC"), bound, strict=False):
+                print(f"farsim: serving over {protocol} on {where}", flush=True)
             if port_file is not None:
-                write_ports(port_file, [bound])
+                write_ports(port_file, bound)
 
-        application.run(app, address, insecure, ray_address, ready)
+        grpc_or_none = grpc_port if grpc_port >= 0 else None
+        application.run(app, address, insecure, ray_address, ready, grpc_or_none)
         return
+    if grpc_port >= 0:
+        raise typer.BadParameter("--grpc-port goes with --ray-serve; else gRPC is at --address")
 
     limits = Limits(
         max_sessions=max_sessions,

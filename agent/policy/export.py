@@ -196,6 +196,9 @@ def export_to(checkpoint: Path, trust: bool, target: Path, policy: str = "") -> 
             policy,
         )
     chosen = named[policy] if policy else recipe.policies[0]
+    if chosen.pipeline is not None:
+        own = ", ".join(chosen.pipeline.own)
+        raise NotExportable(f"the connectors {own} are your own, and have no form in tensors", own)
     module = build_module(recipe.modules[chosen.module])
     try:
         lines = export(Network(chosen, module, recipe.steps), target)

@@ -9,30 +9,25 @@ POST /         {"state": <observation>}: the action alone, as agents deployed wi
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import json
 import logging
-import socket
-import ssl
-import threading
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 from agent.policy.json_questions import JsonQuestions
-from farsim.addresses import is_loopback
 from farsim.errors import (
     DeadlineExceeded,
     Draining,
     FarsimError,
-    InvalidAddress,
     InvalidArgument,
     InvalidObservation,
     InvalidTensor,
     UnknownPolicy,
 )
-from farsim.serving import InsecureAddress, ListenOptions
+from farsim.http_server import HttpServer
+from farsim.serving import ListenOptions
 
 log = logging.getLogger(__name__)
 
@@ -82,47 +77,19 @@ class HttpEndpoint:
         options: ListenOptions,
         questions: JsonQuestions,
     ) -> None:
-        if options.tls_cert is None and not options.insecure and not is_loopback(address):
-            raise InsecureAddress(
-                f"{address} can be reached from other machines, and without TLS anyone on the way "
-                "could read and change what is sent: give --tls-cert and --tls-key ('farsim "
-                "certs' makes them), or --insecure if the network itself is protected",
-                address,
-            )
-        host, _, port = address.rpartition(":")
+        self._server = _Server(address, _Handler, options, _MAX_CONNECTIONS)
+        self._server.endpoint = self
         self.questions = questions
         self._token = options.token
-        try:
-            self._server = _Server((host.strip("[]"), int(port)), _Handler, self)
-        except (OSError, OverflowError) as error:
-            raise InvalidAddress(
-                f"can not listen on {address}: {error}; choose another --http", address
-            ) from error
-        if options.tls_cert is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(options.tls_cert, options.tls_key)
-            if options.tls_client_ca is not None:
-                context.load_verify_locations(options.tls_client_ca)
-                context.verify_mode = ssl.CERT_REQUIRED
-            # Later, in the connection's thread: one slow client must not keep others out.
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self.address = f"{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="http", daemon=True
-        )
+        self.address = self._server.address
 
     def start(self) -> None:
         """Begins to serve."""
-        self._thread.start()
+        self._server.start()
 
     def stop(self) -> None:
         """Takes no more connections, and closes those that there are."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._server.close_connections()
-        self._thread.join()
+        self._server.stop()
 
     def lets_in(self, authorization: str) -> bool:
         """Whether a request with this header may ask."""
@@ -130,46 +97,8 @@ class HttpEndpoint:
         return not self._token or hmac.compare_digest(authorization.encode(), expected)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, address: Any, handler: Any, endpoint: HttpEndpoint) -> None:
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        self.endpoint = endpoint
-        self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        super().__init__(address, handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._slots.acquire(blocking=False):
-            log.warning("more than %d HTTP connections: one was refused", _MAX_CONNECTIONS)
-            self.shutdown_request(request)
-            return
-        with self._lock:
-            self._open.add(request)
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with self._lock:
-                self._open.discard(request)
-            self._slots.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        # Clients hang up when they like, and some speak no TLS.
-        log.debug("HTTP connection from %s failed", client_address, exc_info=True)
-
-    def close_connections(self) -> None:
-        with self._lock:
-            for connection in self._open:
-                # Its thread wakes from reading; closing is up to that.
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+class _Server(HttpServer):
+    endpoint: HttpEndpoint
 
 
 class _Handler(BaseHTTPRequestHandler):

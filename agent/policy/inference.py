@@ -13,11 +13,13 @@ import tree
 from gymnasium import Space
 from numpy.typing import NDArray
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.spaces.space_utils import unbatch
 
 from agent.live.inference import Answer, PolicySpec, Query
 from agent.policy.network import Network, Outputs, States, build_module
-from agent.policy.recipe import Recipe
+from agent.policy.pipeline import PipelineNetwork
+from agent.policy.recipe import PolicyRecipe, Recipe
 from farsim import spaces
 from farsim.errors import InvalidArgument, SpaceMismatch, UnknownPolicy
 
@@ -43,7 +45,7 @@ class Version:
         """Builds the networks, and lets each act once, so that no query waits for that."""
         modules = {name: build_module(module, device) for name, module in recipe.modules.items()}
         networks = {
-            policy.name: Network(policy, modules[policy.module], recipe.steps)
+            policy.name: _network(policy, modules[policy.module], recipe.steps)
             for policy in recipe.policies
         }
         for network in networks.values():
@@ -190,7 +192,13 @@ def check_same(current: Version, new: Version) -> None:
             )
 
 
+def _network(policy: PolicyRecipe, module: RLModule, steps: int) -> Network:
+    kind = Network if policy.pipeline is None else PipelineNetwork
+    return kind(policy, module, steps)
+
+
 def _spec(name: str, network: Network, origin: str) -> PolicySpec:
+    pipeline = network.recipe.pipeline
     return PolicySpec(
         name=name,
         observation_space=network.observation_space,
@@ -198,7 +206,7 @@ def _spec(name: str, network: Network, origin: str) -> PolicySpec:
         has_action_mask=network.has_action_mask,
         is_recurrent=network.is_recurrent,
         agents=network.recipe.agents,
-        checkpoint=origin,
+        checkpoint=origin if pipeline is None else f"{origin}, {pipeline.note}",
     )
 
 

@@ -97,12 +97,13 @@ class Network:
         is_recurrent: whether states go from one call to the next.
         state_size: how many numbers a state has.
         initial_state: that an episode begins with, float32 [S].
+        trained_steps: environment steps that it was trained for.
     """
 
     def __init__(self, recipe: PolicyRecipe, module: RLModule, steps: int = 0) -> None:
         self._recipe = recipe
         self._module = module
-        self._trained_steps = steps
+        self.trained_steps = steps
         self._device = next(self.parameters()).device
         acted: Space[Any] = recipe.action_space
         self._encoding: Encoding | None = None
@@ -122,7 +123,7 @@ class Network:
         self._shapes = [tuple(part.shape) for part in tree.flatten(self._initial)]
         self._sizes = [int(np.prod(shape)) for shape in self._shapes]
         self.state_size = sum(self._sizes)
-        self.initial_state = self._pack(tree.map_structure(_one_row, self._initial))[0]
+        self.initial_state = self.pack(tree.map_structure(_one_row, self._initial))[0]
 
     @property
     def recipe(self) -> PolicyRecipe:
@@ -164,18 +165,21 @@ class Network:
             if greedy:
                 outputs = self._module.forward_inference(batch)
             else:
-                outputs = self._module.forward_exploration(batch, t=self._trained_steps)
+                outputs = self._module.forward_exploration(batch, t=self.trained_steps)
             return self._finish(outputs, greedy)
 
     def preprocess(self, observations: Any, masks: NDArray[np.float32] | None) -> Any:
         """What the network sees: encoded, and through the connectors."""
-        if self.has_action_mask:
-            observations = {masking.OBSERVATIONS: observations, masking.ACTION_MASK: masks}
-        if self._encoding is not None:
-            observations = self._encoding.encode(observations)
+        observations = self.encoded(observations, masks)
         for step in self._recipe.steps:
             observations = step.apply(observations)
         return observations
+
+    def encoded(self, observations: Any, masks: NDArray[np.float32] | None) -> Any:
+        """What the first connector sees."""
+        if self.has_action_mask:
+            observations = {masking.OBSERVATIONS: observations, masking.ACTION_MASK: masks}
+        return observations if self._encoding is None else self._encoding.encode(observations)
 
     def postprocess(self, chosen: Any) -> Any:
         """The simulator's actions from those that the network chose."""
@@ -211,7 +215,7 @@ class Network:
         return Outputs(
             actions=self.postprocess(chosen),
             chosen=chosen,
-            states=self._pack(state_out) if self.is_recurrent else None,
+            states=self.pack(state_out) if self.is_recurrent else None,
             logp=None if logp is None else logp.numpy(force=True),
             inputs=None if inputs is None else inputs.numpy(force=True),
             state_out=state_out if self.is_recurrent else None,
@@ -222,7 +226,8 @@ class Network:
         return None if value is None else tree.map_structure(lambda part: part[:, 0], value)
 
     @staticmethod
-    def _pack(state: Any) -> States:
+    def pack(state: Any) -> States:
+        """Float32 [n, S] of states in RLlib's own form."""
         parts = [part.reshape(len(part), -1) for part in tree.flatten(state)]
         if not parts:
             return np.zeros((1, 0), np.float32)

@@ -226,6 +226,12 @@ def _equal(one: Any, other: Any) -> bool:
 def _policy_to_json(
     index: int, policy: PolicyRecipe, arrays: dict[str, NDArray[Any]]
 ) -> dict[str, Any]:
+    if policy.pipeline is not None:
+        raise NotPortable(
+            f"the connectors {', '.join(policy.pipeline.own)} are your own: they can only be "
+            "unpickled, and served from RLlib's checkpoint",
+            policy.pipeline.own[0],
+        )
     for number, step in enumerate(policy.steps):
         for key, array in step.arrays().items():
             arrays[f"policy/{index}/{number}/{key}"] = array

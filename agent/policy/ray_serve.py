@@ -1,11 +1,10 @@
 """``farsim policy`` as a Ray Serve application, for those who need replicas and autoscaling.
 
-Ray Serve carries single questions over HTTP; live sessions need the server of their own.
+Ray Serve carries single questions over HTTP and gRPC; live sessions need the server of their own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import threading
@@ -13,70 +12,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from agent.live.batching import Batcher
-from agent.live.metrics import Metrics
-from agent.live.policies import Policies
-from agent.policy.json_questions import JsonQuestions, deliver_here, unwrapped
-from agent.policy.runtime import PolicyRuntime, Settings
+from agent.policy.replica import PolicyReplica, add_unary
+from agent.policy.runtime import Settings
 from farsim.addresses import is_loopback
 from farsim.errors import FarsimError, InvalidArgument
 from farsim.serving import InsecureAddress
 
 log = logging.getLogger(__name__)
 
+#: Questions in hand at a time from which on a replica is helped by another. Ray Serve's own 2 is
+#: for replicas that answer one after the other; these answer in batches.
+ONGOING_REQUESTS = 64
+
 
 class RayServeMissing(FarsimError, RuntimeError):
     """Ray is here, and what Ray Serve needs besides is not."""
-
-
-class PolicyReplica:
-    """One process that answers questions: the class that Ray Serve deploys.
-
-    Args:
-        settings: what to serve; each replica watches for itself.
-        greedy: what a question that does not say gets.
-        max_batch: observations in one forward pass.
-        max_wait_seconds: how long one waits at most for others to join it.
-    """
-
-    def __init__(
-        self, settings: Settings, greedy: bool, max_batch: int, max_wait_seconds: float
-    ) -> None:
-        self._runtime = PolicyRuntime(settings)
-        self._runtime.start()
-        self._batcher = Batcher(
-            self._runtime.inference,
-            deliver_here,
-            max_batch,
-            max_wait_seconds,
-            Metrics(),
-        )
-        self._questions = JsonQuestions(Policies(self._runtime.inference), self._batcher, greedy)
-
-    async def __call__(self, request: Any) -> Any:
-        """What ``http_endpoint`` says, to the same requests."""
-        from starlette.responses import JSONResponse
-
-        from agent.policy.http_endpoint import failure
-
-        try:
-            if request.method == "GET":
-                return JSONResponse(self._questions.describe())
-            return JSONResponse(await self._act(request))
-        except FarsimError as error:
-            status, document = failure(error)
-            return JSONResponse(document, status_code=int(status))
-
-    async def _act(self, request: Any) -> Any:
-        try:
-            document = await request.json()
-        except (ValueError, RecursionError) as error:
-            raise InvalidArgument(f"the body is no JSON: {error}") from error
-        alone = not request.url.path.endswith("/act")
-        question = self._questions.read(unwrapped(document) if alone else document)
-        answer = await asyncio.wrap_future(self._questions.ask(question))
-        reply = self._questions.write(question, answer)
-        return reply["action"] if alone else reply
 
 
 def application(
@@ -85,6 +35,7 @@ def application(
     replicas: str = "1",
     max_batch: int = 256,
     max_wait_seconds: float = 0.002,
+    ongoing_requests: int = ONGOING_REQUESTS,
 ) -> Any:
     """The application, for ``serve.run`` or a Serve config file.
 
@@ -94,6 +45,7 @@ def application(
         replicas: a number, or "min-max" for autoscaling between those.
         max_batch: observations in one forward pass.
         max_wait_seconds: how long one waits at most for others to join it.
+        ongoing_requests: that a replica should have in hand at a time, for autoscaling.
 
     Raises:
         RayServeMissing: what Ray Serve needs is not installed.
@@ -116,7 +68,11 @@ def application(
     ):
         raise InvalidArgument(f"'{replicas}' is neither a number nor min-max", "--replicas")
     if dash:
-        options["autoscaling_config"] = {"min_replicas": int(low), "max_replicas": int(high)}
+        options["autoscaling_config"] = {
+            "min_replicas": int(low),
+            "max_replicas": int(high),
+            "target_ongoing_requests": ongoing_requests,
+        }
     else:
         options["num_replicas"] = int(low)
     deployment = serve.deployment(name="farsim-policy", max_ongoing_requests=1024, **options)
@@ -124,7 +80,12 @@ def application(
 
 
 def run(
-    app: Any, address: str, insecure: bool, ray_address: str, ready: Callable[[str], None]
+    app: Any,
+    address: str,
+    insecure: bool,
+    ray_address: str,
+    ready: Callable[[list[str]], None],
+    grpc_port: int | None = None,
 ) -> None:
     """Runs an application until SIGTERM or Ctrl-C. Call it from the main thread.
 
@@ -134,7 +95,8 @@ def run(
         insecure: whether that may be beyond this machine.
         ray_address: of a cluster, where the application is removed at the end; empty for a local
             Ray, which is stopped.
-        ready: called with the address once questions are answered.
+        ready: called with the addresses, HTTP's and gRPC's, once questions are answered.
+        grpc_port: of the gRPC proxy, on every interface of the machine; None for no gRPC.
 
     Raises:
         InsecureAddress: it is beyond this machine, and may not be.
@@ -145,19 +107,32 @@ def run(
             "a proxy with TLS before it, or say --insecure if the network itself is protected",
             address,
         )
+    if not insecure and grpc_port is not None:
+        raise InsecureAddress(
+            "Ray Serve's gRPC proxy listens on every interface of this machine, in plain text, "
+            "and has no setting for that: close the port to others and say --insecure, or leave "
+            "--grpc-port out",
+            str(grpc_port),
+        )
     host, _, port = address.rpartition(":")
     from agent.training.ray_runtime import ray_runtime
 
     serve = _ray_serve()
     stopped = threading.Event()
+    addresses = [address]
+    options: dict[str, Any] = {"http_options": {"host": host.strip("[]"), "port": int(port)}}
+    if grpc_port is not None:
+        addresses.append(f"{host}:{grpc_port}")
+        functions = [f"{add_unary.__module__}:{add_unary.__name__}"]
+        options["grpc_options"] = {"port": grpc_port, "grpc_servicer_functions": functions}
     with ray_runtime(ray_address, cpus=4):
         # After Ray's own, which would end the process on the spot.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopped.set())
-        serve.start(http_options={"host": host.strip("[]"), "port": int(port)})
+        serve.start(**options)
         try:
             serve.run(app, name="farsim-policy", route_prefix="/")
-            ready(address)
+            ready(addresses)
             # Event.wait without a time-out would not let signal handlers run on every platform.
             while not stopped.wait(1.0):
                 pass
@@ -177,5 +152,5 @@ def _ray_serve() -> Any:
     except ModuleNotFoundError as error:
         raise RayServeMissing(
             f"--ray-serve needs more of Ray than is installed ({error.name or error}): "
-            f"pip install 'ray[serve]=={ray.__version__}'"
+            f"pip install 'farsim[serve]', or 'ray[serve]=={ray.__version__}'"
         ) from error

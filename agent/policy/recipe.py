@@ -38,6 +38,26 @@ class ModuleRecipe:
 
 
 @dataclass(frozen=True)
+class Pipeline:
+    """RLlib's own connectors, as they were unpickled.
+
+    Attributes:
+        before: from environment to network.
+        behind: from network to environment.
+        own: the classes that are the user's, by name.
+    """
+
+    before: Any
+    behind: Any
+    own: tuple[str, ...]
+
+    @property
+    def note(self) -> str:
+        """What is said of it wherever the policy is named."""
+        return f"through RLlib's own connector pipeline for {', '.join(self.own)}"
+
+
+@dataclass(frozen=True)
 class PolicyRecipe:
     """A network with what stands before and behind it.
 
@@ -52,6 +72,8 @@ class PolicyRecipe:
         steps: what connectors do to observations, in order.
         unsquashes: whether actions of -1..1 are stretched to the space's bounds.
         clips: whether actions are clipped to the space's bounds, where they are not unsquashed.
+        pipeline: what takes the place of ``steps``, ``unsquashes`` and ``clips`` where connectors
+            are the user's own; else None. It has no form without pickle.
     """
 
     name: str
@@ -63,6 +85,7 @@ class PolicyRecipe:
     steps: tuple[Step, ...]
     unsquashes: bool
     clips: bool
+    pipeline: Pipeline | None = None
 
 
 @dataclass(frozen=True)

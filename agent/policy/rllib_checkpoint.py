@@ -15,6 +15,7 @@ from ray.rllib.connectors.common.add_observations_from_episodes_to_batch import 
     AddObservationsFromEpisodesToBatch,
 )
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
+from ray.rllib.connectors.common.frame_stacking import FrameStacking
 from ray.rllib.connectors.connector_pipeline_v2 import ConnectorPipelineV2
 from ray.rllib.connectors.env_to_module import (
     AddStatesFromEpisodesToBatch,
@@ -24,6 +25,7 @@ from ray.rllib.connectors.env_to_module import (
     EnvToModulePipeline,
     MeanStdFilter,
     NumpyToTensor,
+    PrevActionsPrevRewards,
     WriteObservationsToEpisodes,
 )
 from ray.rllib.connectors.module_to_env import (
@@ -40,13 +42,15 @@ from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR, COMPONENT_MODULE_T
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from agent.policy.preprocessing import Flatten, MeanStd, Step, space_after
-from agent.policy.recipe import ModuleRecipe, NotPortable, PolicyRecipe, Recipe
+from agent.policy.recipe import ModuleRecipe, NotPortable, Pipeline, PolicyRecipe, Recipe
 from agent.training.checkpoint import InvalidCheckpoint, Manifest
 from agent.training.ray_runtime import quiet
 
 #: In RLlib's checkpoints.
 MARK = "rllib_checkpoint.json"
 _MODULES = Path("learner_group", "learner", "rl_module")
+
+logger = logging.getLogger(__name__)
 
 #: Pieces that turn episodes into batches and back, which serving has no need of.
 _PLUMBING = (
@@ -64,6 +68,8 @@ _PLUMBING = (
     TensorToNumpy,
     UnBatchToIndividualItems,
 )
+#: Pieces that need what was before in the episode, which serving does not keep.
+_LOOKING_BACK = (FrameStacking, PrevActionsPrevRewards)
 
 
 def read(folder: Path, manifest: Manifest | None = None) -> Recipe:
@@ -75,7 +81,8 @@ def read(folder: Path, manifest: Manifest | None = None) -> Recipe:
 
     Raises:
         InvalidCheckpoint: something in it cannot be loaded.
-        NotPortable: a connector that only RLlib's own pipeline can carry out.
+        NotPortable: a connector that looks back in the episode, or one of the user's own in a
+            checkpoint of several agents.
     """
     with _no_warnings():
         with _loading(folder, "networks"):
@@ -127,8 +134,27 @@ def _policies(
     manifest: Manifest | None,
 ) -> list[PolicyRecipe]:
     observed, acted = before.input_observation_space, before.input_action_space
-    unsquashes, clips = _scaling(behind)
     mapping = _piece(before, AgentToModuleMapping)
+    own = _own(before, behind)
+    if own and mapping is None:
+        pipeline = Pipeline(before, behind, own)
+        logger.warning("the policy goes %s, which is slower than arrays", pipeline.note)
+        (name,) = modules
+        return [
+            PolicyRecipe(
+                name=name,
+                module=name,
+                agents=(),
+                observation_space=manifest.observation_space if manifest else observed,
+                action_space=manifest.action_space if manifest else acted,
+                is_encoded=manifest is not None,
+                steps=(),
+                unsquashes=False,
+                clips=False,
+                pipeline=pipeline,
+            )
+        ]
+    unsquashes, clips = _scaling(behind)
     if mapping is None:
         (name,) = modules
         return [
@@ -257,6 +283,22 @@ def _scaling(pipeline: ConnectorPipelineV2) -> tuple[bool, bool]:
                 type(piece).__name__,
             )
     return scaling
+
+
+def _own(before: ConnectorPipelineV2, behind: ConnectorPipelineV2) -> tuple[str, ...]:
+    """The classes of connectors that are neither RLlib's defaults nor known to look back."""
+    known = (
+        *_PLUMBING,
+        *_LOOKING_BACK,
+        MeanStdFilter,
+        FlattenObservations,
+        NormalizeAndClipActions,
+    )
+    pieces = [*before.connectors, *behind.connectors]
+    names = [type(piece).__name__ for piece in pieces if type(piece) not in known]
+    looking_back = [piece for piece in pieces if type(piece) in _LOOKING_BACK]
+    # The other refusals name what they refuse.
+    return () if looking_back else tuple(dict.fromkeys(names))
 
 
 def _module_of(agent: str, mapping: Any) -> str:

@@ -126,6 +126,9 @@ def _announce(runtime: PolicyRuntime, addresses: list[str]) -> None:
     ]
     what = f"{', '.join(names)} of {current.origin}, version {current.number}"
     print(f"farsim: serving {what} on {addresses[0]}", flush=True)
+    for name, network in current.networks.items():
+        if network.recipe.pipeline is not None:
+            print(f"farsim: {name} goes {network.recipe.pipeline.note}", flush=True)
     for address in addresses[1:]:
         print(f"farsim: and over HTTP on {address}", flush=True)
 

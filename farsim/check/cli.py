@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from farsim.channel import ConnectionOptions
 from farsim.errors import FarsimError
+
+if TYPE_CHECKING:
+    from farsim.check.verdicts import Check, Examined
 
 #: Where nobody says how wide lines may be, tables should at least be whole.
 _LOG_WIDTH = 120
@@ -21,8 +24,14 @@ def check(
     address: Annotated[
         str, typer.Argument(metavar="ADDRESS", help="host:port of the server.", show_default=False)
     ] = "",
+    policy: Annotated[
+        bool, typer.Option("--policy", help="Check a server of policies, not one of simulators.")
+    ] = False,
     simulator: Annotated[
-        str, typer.Option(help="Just this one of its simulators.", show_default=False)
+        str,
+        typer.Option(
+            help="Just this one of its simulators, or policies with --policy.", show_default=False
+        ),
     ] = "",
     envs: Annotated[int, typer.Option(min=1, help="Environments in a session, at most.")] = 4,
     option: Annotated[
@@ -64,7 +73,7 @@ def check(
         typer.Option(exists=True, dir_okay=False, help="File with the bearer token."),
     ] = None,
 ) -> None:
-    """Check whether a simulator server keeps the promises of farsim.v1.
+    """Check whether a simulator server, or a policy server, keeps the promises of farsim.v1.
 
     The server may be written in any language. Whatever its simulators declare is tried, and every
     error that the contract names; what they do not declare is not needed. Nobody else should be
@@ -78,11 +87,14 @@ def check(
     farsim check localhost:50051 --simulator my_sim --option horizon=20 --junit check.xml
     farsim check localhost:50051 --only resume --only 'autoreset/*' --skip '*/DISABLED'
     farsim check localhost:50051 --health
+    farsim check --policy localhost:50061
     farsim check --list
     """
     if list_:
-        _list(only or (), skip or ())
+        _list(policy, only or (), skip or ())
         return
+    if policy and option:
+        raise typer.BadParameter("--option is for simulators; policies have none")
     try:
         from farsim.addresses import expand
 
@@ -102,6 +114,7 @@ def check(
             _check(
                 addresses[0],
                 connection,
+                policy,
                 simulator,
                 envs,
                 options,
@@ -118,6 +131,7 @@ def check(
 def _check(
     address: str,
     connection: ConnectionOptions,
+    policy: bool,
     simulator: str,
     envs: int,
     option: Sequence[str],
@@ -131,21 +145,28 @@ def _check(
     from farsim import options as option_values
     from farsim.check import report, runner
 
-    unknown = runner.unmatched([*only, *skip])
+    every = _every(policy)
+    unknown = runner.unmatched([*only, *skip], every)
     if unknown:
         raise typer.BadParameter(
             f"no check matches '{unknown[0]}'; 'farsim check --list' has all of them"
         )
     if junit is not None and not junit.parent.is_dir():
         raise typer.BadParameter(f"--junit {junit}: there is no folder {junit.parent}")
-    checks = runner.chosen(only, skip)
+    checks = runner.chosen(only, skip, every)
     if not checks:
         raise typer.BadParameter("--only and --skip leave no check; 'farsim check --list' has all")
     console = Console()
     if not console.is_terminal:
         console = Console(width=_LOG_WIDTH)
-    options = option_values.parse(option)
-    subjects = runner.subjects(address, connection, simulator, envs, options, seconds)
+    subjects: Sequence[Examined]
+    if policy:
+        from farsim.check.policy.subjects import subjects as policies
+
+        subjects = policies(address, connection, simulator, seconds)
+    else:
+        options = option_values.parse(option)
+        subjects = runner.subjects(address, connection, simulator, envs, options, seconds)
     with console.status("") as status:
         outcomes = runner.run(
             subjects, checks, lambda check, name: status.update(f"{check.title} {name}")
@@ -177,8 +198,18 @@ def _health(address: str, connection: ConnectionOptions) -> None:
         raise typer.Exit(1)
 
 
-def _list(only: Sequence[str], skip: Sequence[str]) -> None:
+def _every(policy: bool) -> Sequence[Check]:
+    if policy:
+        from farsim.check.policy.suite import CHECKS as OF_POLICIES
+
+        return OF_POLICIES
+    from farsim.check.suite import CHECKS
+
+    return CHECKS
+
+
+def _list(policy: bool, only: Sequence[str], skip: Sequence[str]) -> None:
     from farsim.check.runner import chosen
 
-    for check in chosen(only, skip):
+    for check in chosen(only, skip, _every(policy)):
         typer.echo(f"{check.title}\n    {check.sentence}")

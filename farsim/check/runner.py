@@ -18,6 +18,7 @@ from farsim.check.verdicts import (
     Blocked,
     Broken,
     Check,
+    Examined,
     NotExercised,
     NotOffered,
     Outcome,
@@ -50,19 +51,22 @@ def describe(address: str, connection: ConnectionOptions) -> pb.DescribeReply:
             raise translate(error, address) from error
 
 
-def chosen(only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Check]:
+def chosen(
+    only: Sequence[str] = (), skip: Sequence[str] = (), checks: Sequence[Check] = CHECKS
+) -> list[Check]:
     """The checks whose title, or group, one of ``only`` matches and none of ``skip`` does.
 
     Args:
         only: shell patterns; none means all.
         skip: shell patterns.
+        checks: to choose from.
     """
-    return [c for c in CHECKS if (not only or _matches(c, only)) and not _matches(c, skip)]
+    return [c for c in checks if (not only or _matches(c, only)) and not _matches(c, skip)]
 
 
-def unmatched(patterns: Sequence[str]) -> list[str]:
+def unmatched(patterns: Sequence[str], checks: Sequence[Check] = CHECKS) -> list[str]:
     """Those of the patterns that no check's title or group matches."""
-    return [text for text in patterns if not any(_matches(check, [text]) for check in CHECKS)]
+    return [text for text in patterns if not any(_matches(check, [text]) for check in checks)]
 
 
 def _matches(check: Check, patterns: Sequence[str]) -> bool:
@@ -100,7 +104,7 @@ def subjects(
 
 
 def run(
-    subjects: Sequence[Subject],
+    subjects: Sequence[Examined],
     checks: Sequence[Check],
     begun: Callable[[Check, str], None] = lambda check, simulator: None,
 ) -> list[Outcome]:
@@ -127,18 +131,18 @@ def run(
 
 
 def _each(
-    subjects: Sequence[Subject],
+    subjects: Sequence[Examined],
     checks: Sequence[Check],
     begun: Callable[[Check, str], None],
 ) -> Iterator[Outcome]:
     for check in checks:
         for subject in subjects[:1] if check.once else subjects:
-            name = "" if check.once else subject.simulator.name
+            name = "" if check.once else subject.name
             begun(check, name)
             yield _carry_out(check, subject, name)
 
 
-def _carry_out(check: Check, subject: Subject, name: str) -> Outcome:
+def _carry_out(check: Check, subject: Examined, name: str) -> Outcome:
     started = time.perf_counter()
     subject.begin()
     status, verdict = Status.passed, ""

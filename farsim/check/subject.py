@@ -70,6 +70,10 @@ class Subject:
         self._streams: list[Stream] = []
         self._walks: dict[int, Walk] = {}
 
+    @property
+    def name(self) -> str:
+        return self.simulator.name
+
     # -- one check ------------------------------------------------------------------------
 
     def begin(self) -> None:

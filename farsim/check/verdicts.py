@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from farsim.check.subject import Subject
+from typing import Any, Protocol, TypeVar
 
 
 class Broken(Exception):
@@ -36,6 +33,22 @@ class NotExercised(Exception):
     """The capability may be there, but nothing that happened could show it."""
 
 
+class Examined(Protocol):
+    """A simulator or a policy on the server under test."""
+
+    @property
+    def name(self) -> str: ...
+
+    def begin(self) -> None:
+        """A check starts: its time runs from here."""
+
+    def end(self) -> None:
+        """The check is over: all that it has opened is closed."""
+
+    def close(self) -> None:
+        """All checks are over."""
+
+
 class Status(str, Enum):
     """What became of a check."""
 
@@ -55,13 +68,13 @@ class Check:
         name: unique within the group.
         sentence: of the contract, word for word.
         run: raises ``Broken``, ``Blocked``, ``NotOffered`` or ``NotExercised``, or returns.
-        once: whether it is about the server, and not about each of its simulators.
+        once: whether it is about the server, and not about each of its simulators or policies.
     """
 
     group: str
     name: str
     sentence: str
-    run: Callable[[Subject], None]
+    run: Callable[[Any], None]
     once: bool = False
 
     @property
@@ -71,7 +84,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one check of one simulator.
+    """What became of one check of one simulator or policy.
 
     Attributes:
         check: which.
@@ -88,16 +101,19 @@ class Outcome:
     verdict: str = ""
 
 
-Register = Callable[[Callable[["Subject"], None]], Callable[["Subject"], None]]
+#: What a check of simulators, or one of policies, looks at.
+_Run = TypeVar("_Run", bound=Callable[[Any], None])
 
 
 class Chapter(list[Check]):
     """The checks of one part of the contract, in the order in which they are carried out."""
 
-    def check(self, group: str, name: str, sentence: str, once: bool = False) -> Register:
+    def check(
+        self, group: str, name: str, sentence: str, once: bool = False
+    ) -> Callable[[_Run], _Run]:
         """Makes a check of the function below."""
 
-        def register(run: Callable[[Subject], None]) -> Callable[[Subject], None]:
+        def register(run: _Run) -> _Run:
             self.append(Check(group, name, sentence, run, once))
             return run
 

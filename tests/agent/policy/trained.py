@@ -13,7 +13,11 @@ from gymnasium.spaces import Box, Dict, Discrete
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.sac import SACConfig
+from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilter
+from ray.rllib.connectors.env_to_module.observation_preprocessor import (
+    SingleAgentObservationPreprocessor,
+)
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
@@ -109,6 +113,29 @@ class TwoKinds(MultiAgentEnv):
         }
 
 
+class Scaled(SingleAgentObservationPreprocessor):
+    """A user's own: observations in another unit."""
+
+    def preprocess(self, observation: Any, episode: Any) -> Any:
+        return (observation / 25.0 - 0.5).astype(np.float32)
+
+
+class Previous(SingleAgentObservationPreprocessor):
+    """A user's own that looks back: the change since the observation before."""
+
+    def preprocess(self, observation: Any, episode: Any) -> Any:
+        before = episode.get_observations(-2, fill=0.0)
+        return np.asarray(observation - before, np.float32)
+
+
+class Reluctant(ConnectorV2):
+    """A user's own on the way back: half of what the network wants."""
+
+    def __call__(self, *, rl_module: Any, batch: Any, episodes: Any, **_: Any) -> Any:
+        self.foreach_batch_item_change_in_place(batch, "actions", lambda action, *_: action * 0.5)
+        return batch
+
+
 def policy_of(agent: str, episode: Any = None, **_: Any) -> str:
     return "ants" if agent == "ant" else "bees"
 
@@ -140,6 +167,12 @@ def configurations() -> dict[str, AlgorithmConfig]:
             lambda env, spaces, device: [FlattenObservations(), MeanStdFilter()],
         ),
         "lstm": _ppo("CartPole-v1", LSTM),
+        "own": _ppo(Reach, SMALL, lambda env, spaces, device: [Scaled(), MeanStdFilter()]),
+        "own-lstm": _ppo("CartPole-v1", LSTM, lambda env, spaces, device: Scaled()),
+        "own-back": _ppo(Reach, SMALL).env_runners(
+            module_to_env_connector=lambda env, spaces: Reluctant()
+        ),
+        "own-previous": _ppo(Reach, SMALL, lambda env, spaces, device: Previous()),
         "sac": SACConfig()
         .environment(Reach)
         .env_runners(num_env_runners=0, rollout_fragment_length=10)

@@ -1,0 +1,1 @@
+"""The conformance kit for servers of policies: ``farsim check --policy``."""
