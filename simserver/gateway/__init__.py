@@ -1,0 +1,1 @@
+"""Gateways: simulators that speak another protocol, offered as Farsim simulators."""
