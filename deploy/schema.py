@@ -218,6 +218,11 @@ class Deployment(Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two groups of simulators are called '{name}': give them a name")
+        if len({(group.tls, group.insecure) for group in self.simulators}) > 1:
+            raise ValueError(
+                "the simulators of a deployment are reached in one way: give all the same tls, or "
+                "all insecure: true"
+            )
         if self.training is not None and self.head is None:
             raise ValueError("training needs a head")
         if self.head is not None and (self.azure is None or not self.azure.workspace):

@@ -18,7 +18,7 @@ registry: {server: rl.azurecr.io, username: rl, password_env: REGISTRY_PASSWORD}
 simulators:
   - simulator: deeprm
     replicas: 4
-    insecure: true
+    tls: certs
     options: {new_job_rate: 7e-1}
   - simulator: particle/simple_spread
     tls: certs
@@ -89,7 +89,11 @@ def test_flags_override_it():
             "10.20.1.0/99",
             "line 4: network.simulator_subnet: '10.20.1.0/99' is no IPv4 network",
         ),
-        ("    insecure: true\n", "", "line 7: simulators.0: servers beyond one machine need tls"),
+        (
+            "    tls: certs\n",
+            "",
+            "line 7: simulators.0: servers beyond one machine need tls",
+        ),
         (
             ", password_env: REGISTRY_PASSWORD",
             "",
