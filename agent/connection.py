@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from farsim import connection
 from farsim.channel import ConnectionOptions
-from farsim.protocol import SERVICE
+from farsim.protocol import FLEET_KEY, SERVICE
 from farsim.v1 import simulator_pb2 as pb
 
 
@@ -19,12 +19,14 @@ class Connection(connection.Connection):
     Args:
         address: ``host:port``.
         options: how to connect.
+        fleet: as at ``Wish``.
     """
 
-    def __init__(self, address: str, options: ConnectionOptions) -> None:
+    def __init__(self, address: str, options: ConnectionOptions, fleet: str = "") -> None:
         #: What came: messages; at last the error that broke the stream, or None if it ended.
         self.inbox: queue.SimpleQueue[bytes | grpc.RpcError | None] = queue.SimpleQueue()
-        super().__init__(address, options, f"{SERVICE}/Run", self.inbox.put)
+        metadata = [(FLEET_KEY, fleet)] if fleet else []
+        super().__init__(address, options, f"{SERVICE}/Run", self.inbox.put, metadata)
         #: The number that a farewell would have; 0 as long as there is nothing to say it to.
         self.next_sequence = 0
 

@@ -45,6 +45,8 @@ class RemoteEnvConfig:
         connection: fields of ``ConnectionOptions``.
         action_mask_in_observation: as at ``RemoteVectorEnv``.
         render_mode: "rgb_array" if callbacks render.
+        envs_per_session: for a fleet that grows and shrinks; as at ``RemoteVectorEnv``. Every
+            runner then uses all ``addresses``.
     """
 
     addresses: str | Sequence[str]
@@ -55,6 +57,7 @@ class RemoteEnvConfig:
     connection: Mapping[str, Any] = field(default_factory=dict)
     action_mask_in_observation: bool = False
     render_mode: str | None = None
+    envs_per_session: int | None = None
 
     @classmethod
     def of(cls, env_config: Mapping[str, Any]) -> RemoteEnvConfig:
@@ -92,7 +95,7 @@ class RemoteEnvConfig:
             pool = address_lists.expand(self.evaluation_addresses)
         if self.fallback_addresses:
             spare += address_lists.expand(self.fallback_addresses)
-        if not num_workers:
+        if not num_workers or self.envs_per_session is not None:
             return pool, spare
         index = max(worker_index - 1, 0)
         own = pool[index::num_workers] or [pool[index % len(pool)]]
@@ -113,7 +116,8 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
 
     Servers that die are waited for or replaced, by ``RemoteVectorEnv``; only when none comes back
     within ``recovery_seconds`` does ``sample`` raise ``ServerUnavailable``. RLlib's own
-    ``restart_failed_sub_environments`` is of no effect.
+    ``restart_failed_sub_environments`` is of no effect. With ``envs_per_session``, environments
+    without a server yield nothing until they have one again, while the others go on.
 
     Seeds differ for each runner and environment, and depend on ``config.seed``, on the steps
     sampled before (a run that is resumed does not repeat its first episodes) and, in evaluation
@@ -138,8 +142,10 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
                 connection=ConnectionOptions.of(config.connection),
                 fallback_addresses=spare,
                 action_mask_in_observation=config.action_mask_in_observation,
+                envs_per_session=config.envs_per_session,
             )
         )
+        self._absent = np.zeros(self.env.num_envs, np.bool_)
         self.num_envs = self.env.num_envs
         self._needs_initial_reset = True
         self._resets = 0
@@ -168,7 +174,9 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
     ) -> tuple[Any, Any]:
         env: Any = self.env
         with self.metrics.log_time(ENV_RESET_TIMER):
-            return env.reset(seed=None if seed is None else self._seeds(), options=options)
+            results = env.reset(seed=None if seed is None else self._seeds(), options=options)
+        self._note_absent(results[1])
+        return results
 
     @override(SingleAgentEnvRunner)
     def _try_env_step(self, actions: Any) -> Any:
@@ -177,6 +185,10 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
             results = env.step(actions)
         self._log_env_steps(metric=self._metrics_num_try_env_step, num_steps=1)
         infos = results[4]
+        # Their rows say nothing still, or are the first of a new episode.
+        for row in np.flatnonzero(self._absent).tolist():
+            self._new_episode(row)
+        self._note_absent(infos)
         faults = {row: info["fault"] for row, info in enumerate(infos) if "fault" in info}
         failed = np.zeros(self.num_envs, np.bool_)
         failed[list(faults)] = True
@@ -205,6 +217,14 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
         for row in faults:
             infos[row] = reset_infos[row]
         return observations, rewards, terminateds, truncateds, infos
+
+    def _note_absent(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        self._absent = np.array([bool(info.get("absent")) for info in infos])
+
+    @override(SingleAgentEnvRunner)
+    def _make_on_episode_callback(self, which: str, idx: int, episodes: Any) -> None:
+        if not self._absent[idx]:  # Else it is a placeholder, and no episode.
+            super()._make_on_episode_callback(which, idx, episodes)
 
     def _end_episode(self, row: int, reason: str) -> None:
         """Ends an episode with its last real step; the next one waits for its first observation."""

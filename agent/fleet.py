@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -12,13 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.batch import BatchedValue, IntArray
+from agent.elastic_shard import ElasticShard
 from agent.options import Each
 from agent.pieces import Masks, Piece
 from agent.placement import Placement, Wish, check_same
 from agent.shard import Shard
 from farsim import addresses as address_lists
 from farsim import spaces
-from farsim.errors import InvalidAction, InvalidArgument, InvalidTensor, ProtocolError, SessionLost
+from farsim.errors import (
+    InvalidAction,
+    InvalidArgument,
+    InvalidTensor,
+    ProtocolError,
+    ServerUnavailable,
+    SessionLost,
+)
+
+#: How many sessions a fleet has where it is left open; each costs a message a step.
+_AUTOMATIC_SESSIONS = 16
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,11 @@ class Fleet:
         num_envs: how many environments.
         wish: what to open.
         fallback_addresses: servers that take environments only when all others will not.
+        envs_per_session: how many environments have a session together; None: as many as make one
+            session for each address; 0: as few as make at most 16 sessions. Given, the fleet is
+            elastic: environments without a server are absent while others go on, and are back when
+            a server has taken them. An absent environment has no rows; after it was absent or lost,
+            the next row that it has begins an episode. Only when all are absent do calls wait.
 
     Raises:
         ServerUnavailable: no server takes the environments within ``recovery_seconds``.
@@ -71,18 +89,30 @@ class Fleet:
         num_envs: int,
         wish: Wish,
         fallback_addresses: str | Iterable[str] = (),
+        envs_per_session: int | None = None,
     ) -> None:
+        if envs_per_session is not None and envs_per_session < 0:
+            raise InvalidArgument(
+                f"envs_per_session is at least 1, or 0, not {envs_per_session}", "envs_per_session"
+            )
         if num_envs < 1:
             raise InvalidArgument(f"num_envs is at least 1, not {num_envs}", "num_envs")
         self.num_envs = num_envs
         self.closed = False
+        #: bool [num_envs]: which have no server now, or have not begun an episode since.
+        self.absent = np.zeros(num_envs, np.bool_)
         self._shards: list[Shard] = []
+        self._patience = wish.connection
         #: Why a full reset has to come first; None if none has to.
         self._unfit: str | None = None
         homes = address_lists.expand(addresses)
         spare = address_lists.expand(fallback_addresses) if fallback_addresses else []
         try:
-            self._open(homes, spare, wish)
+            if envs_per_session is None:
+                self._open(homes, spare, wish)
+            else:
+                each = envs_per_session or -(-num_envs // _AUTOMATIC_SESSIONS)
+                self._open_elastic(homes, spare, wish, -(-num_envs // each))
         except BaseException:
             self.close()
             raise
@@ -134,8 +164,16 @@ class Fleet:
         def receive(shard: Shard) -> list[Piece]:
             return shard.receive_reset() if chosen[shard.environments].any() else []
 
-        pieces = self._on_all(send, receive, "reset")
+        def absent(shard: ElasticShard) -> list[Piece]:
+            envs = np.flatnonzero(chosen[shard.environments])
+            if len(envs):
+                numbers = shard.environments[envs]
+                shard.reset_while_absent(envs, self._options_for(options, numbers))
+            return []
+
+        pieces = self._on_all(send, receive, absent, "reset")
         self._unfit = None
+        self._note_absent(chosen, pieces)
         return pieces
 
     def check_running(self) -> None:
@@ -165,7 +203,9 @@ class Fleet:
                 parts.append(spaces.take(group.action_space, action, rows))
             shard.send_step(parts)
 
-        return self._on_all(send, Shard.receive_step, "step")
+        pieces = self._on_all(send, Shard.receive_step, ElasticShard.step_while_absent, "step")
+        self._note_absent(np.ones(self.num_envs, np.bool_), pieces)
+        return pieces
 
     def render(self) -> list[NDArray[np.uint8]]:
         """One RGB picture, uint8 [height, width, 3], of each environment.
@@ -273,10 +313,59 @@ class Fleet:
             if other.session is not None:
                 check_same(groups, other.session)
 
+    def _open_elastic(
+        self, homes: Sequence[str], spare: Sequence[str], wish: Wish, sessions: int
+    ) -> None:
+        """Opens one session, and as many of the others as find a place soon."""
+        wish = replace(wish, fleet=wish.fleet or secrets.token_hex(8))
+        for number, block in enumerate(np.array_split(np.arange(self.num_envs), sessions)):
+            at = number % len(homes)
+            placement = Placement([*homes[at:], *homes[:at], *spare], wish, len(block))
+            like = self._shards[0] if self._shards else None
+            self._shards.append(ElasticShard(placement, int(block[0]), number, like))
+        shards = self._elastic()
+        for shard in shards:
+            shard.look()
+        until = time.monotonic() + wish.connection.failover_seconds
+        for shard in shards:
+            shard.look(max(0.0, until - time.monotonic()))
+        self.absent[:] = True
+
+    def _elastic(self) -> list[ElasticShard]:
+        return [shard for shard in self._shards if isinstance(shard, ElasticShard)]
+
+    def _wait_for_any(self) -> None:
+        """Makes sure that a shard is there, of those that may be absent.
+
+        Raises:
+            ServerUnavailable: none is, for ``recovery_seconds``.
+        """
+        shards = self._elastic()
+        here = [shard for shard in shards if shard.look()]
+        until = time.monotonic() + self._patience.recovery_seconds
+        while shards and not here:
+            if time.monotonic() > until:
+                raise ServerUnavailable(
+                    f"no server has taken any of {self.num_envs} environments within "
+                    f"{self._patience.recovery_seconds:g} s; at last: {shards[0].reason}"
+                )
+            here = [shard for shard in shards if shard.look(0.05)]
+
+    def _note_absent(self, chosen: NDArray[np.bool_], pieces: Sequence[Piece]) -> None:
+        """Whoever was asked for and has no row is absent."""
+        covered = np.zeros(self.num_envs, np.bool_)
+        for piece in pieces:
+            covered[piece.environments] = True
+        self.absent[chosen] = ~covered[chosen]
+
     def _on_all(
-        self, send: Callable[[Shard], None], receive: Callable[[Shard], list[Piece]], what: str
+        self,
+        send: Callable[[Shard], None],
+        receive: Callable[[Shard], list[Piece]],
+        absent: Callable[[ElasticShard], list[Piece]],
+        what: str,
     ) -> list[Piece]:
-        """Sends to all shards, then receives from all.
+        """Sends to all shards, then receives from all; from absent ones gets what they have to say.
 
         Those that have to open a session first come last, so that the others need not wait, and
         all at one time.
@@ -284,8 +373,10 @@ class Fleet:
         pieces: list[Piece] = []
         for shard in self._shards:
             shard.begin()
+        self._wait_for_any()
+        away = {shard for shard in self._elastic() if shard.is_lost}
         try:
-            lost = [shard for shard in self._shards if shard.is_lost]
+            lost = [shard for shard in self._shards if shard.is_lost and shard not in away]
             for shard in self._shards:
                 if not shard.is_lost:
                     send(shard)
@@ -293,7 +384,10 @@ class Fleet:
                 with ThreadPoolExecutor(len(lost)) as pool:
                     list(pool.map(send, lost))
             for shard in self._shards:
-                pieces += receive(shard)
+                if isinstance(shard, ElasticShard) and shard in away:
+                    pieces += absent(shard)
+                else:
+                    pieces += receive(shard)
         except BaseException as error:
             if any(shard.may_have_advanced for shard in self._shards):
                 self._unfit = f"the last {what} failed on some environments ({error})"

@@ -68,12 +68,14 @@ class MultiAgentStep:
             observation from before, reward 0 and ``truncated``, and are no transitions.
         episode_options: of environments whose episode began, the per-episode parameters that it
             uses: ``name``, an array [num_envs, ...], and ``_name``, bool [num_envs], for whom.
+        absent: bool [num_envs]: has no server at this moment, and no rows.
     """
 
     groups: tuple[GroupStep, ...]
     started: NDArray[np.bool_]
     faults: dict[int, str]
     episode_options: dict[str, Any]
+    absent: NDArray[np.bool_]
 
     @classmethod
     def merge(cls, fleet: Fleet, pieces: Sequence[Piece]) -> MultiAgentStep:
@@ -86,6 +88,7 @@ class MultiAgentStep:
             started,
             {env: reason for piece in pieces for env, reason in piece.faults.items()},
             episode_options(fleet.num_envs, pieces, fleet.description.parameters)[0],
+            fleet.absent.copy(),
         )
 
 

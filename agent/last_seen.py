@@ -42,6 +42,12 @@ class LastSeen:
         self.everyone = np.ones(self._count, np.bool_)
         self.going_on = self.acting = self._in_doubt = ~self.everyone
 
+    def blank(self) -> None:
+        """Stands in for what has not been seen yet: zeros, and everything allowed."""
+        self.observation = spaces.zeros(self.group.observation_space, self._count)
+        if self.group.has_action_mask:
+            self.masks = spaces.full_masks(self.group.action_space, self._count)
+
     @property
     def everyone_acts(self) -> bool:
         """Whether all agents of all environments are to act."""
@@ -72,9 +78,7 @@ class LastSeen:
             return
         group = self.group
         if self.observation is None:
-            self.observation = spaces.zeros(group.observation_space, self._count)
-            if group.has_action_mask:
-                self.masks = spaces.full_masks(group.action_space, self._count)
+            self.blank()
         self.observation = spaces.put(
             group.observation_space, self.observation, index, part.observation
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,13 +33,19 @@ _PASSING = (DeadlineExceeded, Draining, LimitExceeded, ServerUnavailable, Sessio
 
 @dataclass(frozen=True)
 class Wish:
-    """What sessions are opened with; as the arguments of ``Session.open``."""
+    """What sessions are opened with; as the arguments of ``Session.open``.
+
+    Attributes:
+        fleet: who opens them, the same for all of them; told to gateways, which may then end a
+            session so that another one is opened where there is more room. Empty: they may not.
+    """
 
     simulator: str
     options: Mapping[str, Any]
     autoreset_mode: AutoresetMode
     render_mode: str | None
     connection: ConnectionOptions
+    fleet: str = ""
 
 
 class Placement:
@@ -57,6 +64,16 @@ class Placement:
         self.num_envs = num_envs
         #: The agents and spaces that the first session had; empty before.
         self._groups: tuple[Group, ...] = ()
+        self._had_one = False
+        self._given_up = threading.Event()
+
+    def expect(self, groups: Sequence[Group]) -> None:
+        """Takes only sessions with these agents and spaces."""
+        self._groups = tuple(groups)
+
+    def give_up(self) -> None:
+        """Makes ``open`` end soon, and for ever, with ``ServerUnavailable``."""
+        self._given_up.set()
 
     def open(self) -> Session:
         """A session on the first address that takes it, within ``recovery_seconds``.
@@ -83,7 +100,8 @@ class Placement:
             delay = next(delays)
             if time.monotonic() + delay - begun > patience.recovery_seconds:
                 break
-            time.sleep(delay)
+            if self._given_up.wait(delay):
+                break
         tried = "; ".join(f"{address}: {error}" for address, error in reasons.items())
         raise ServerUnavailable(
             f"no server took {self.num_envs} environments within {patience.recovery_seconds:g} s. "
@@ -101,15 +119,16 @@ class Placement:
             wish.autoreset_mode,
             wish.render_mode,
             wish.connection,
+            wish.fleet,
         )
         try:
             check_same(self._groups or session.groups, session)
         except BaseException:
             session.close()
             raise
-        if self._groups:
+        if self._had_one:
             logger.warning("%s has taken %d lost environments", address, self.num_envs)
-        self._groups = session.groups
+        self._groups, self._had_one = session.groups, True
         return session
 
 

@@ -53,6 +53,11 @@ class RemoteMultiAgentVectorEnv:
         render_mode: "rgb_array" if ``render`` will be used.
         connection: how to connect, and how patient to be.
         fallback_addresses: servers that take environments only when all others will not.
+        envs_per_session: how many environments have a session together, for a fleet of servers that
+            grows and shrinks, 0 for as few as make at most 16 sessions; None: one session for each
+            address. Given, environments without a
+            server are ``MultiAgentStep.absent`` while the others go on; an episode of theirs begins
+            with their next row, and after a fault, too, not before.
 
     Attributes:
         groups: the agents and their spaces.
@@ -77,12 +82,13 @@ class RemoteMultiAgentVectorEnv:
         render_mode: str | None = None,
         connection: ConnectionOptions | Mapping[str, Any] | None = None,
         fallback_addresses: str | Iterable[str] = (),
+        envs_per_session: int | None = None,
     ) -> None:
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.render_mode = render_mode
         how = ConnectionOptions.of(connection)
         wish = Wish(simulator, dict(options or {}), self.autoreset_mode, render_mode, how)
-        self._fleet = Fleet(addresses, num_envs, wish, fallback_addresses)
+        self._fleet = Fleet(addresses, num_envs, wish, fallback_addresses, envs_per_session)
         self.num_envs = num_envs
         self.groups = self._fleet.groups
         self.agents = [agent for group in self.groups for agent in group.agents]

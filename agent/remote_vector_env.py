@@ -59,6 +59,11 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         action_mask_in_observation: makes the observation ``{"observations": ..., "action_mask":
             float32 [n]}``, as RLlib's action-masking modules want it. The mask is all ones where
             an episode is over.
+        envs_per_session: how many environments have a session together, for a fleet of servers that
+            grows and shrinks, 0 for as few as make at most 16 sessions; None: one session for each
+            address. Given, environments without a
+            server have the info "absent" and a row that says nothing, while the others go on; their
+            next row without it, as the row after a fault, is the first of an episode.
 
     Raises:
         ServerUnavailable: no server takes the environments within ``recovery_seconds``.
@@ -77,11 +82,12 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         connection: ConnectionOptions | Mapping[str, Any] | None = None,
         fallback_addresses: str | Iterable[str] = (),
         action_mask_in_observation: bool = False,
+        envs_per_session: int | None = None,
     ) -> None:
         mode = AutoresetMode(autoreset_mode)
         how = ConnectionOptions.of(connection)
         wish = Wish(simulator, dict(options or {}), mode, render_mode, how)
-        self._fleet = Fleet(addresses, num_envs, wish, fallback_addresses)
+        self._fleet = Fleet(addresses, num_envs, wish, fallback_addresses, envs_per_session)
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.metadata = {
@@ -210,6 +216,8 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             self._group.observation_space,
             self._fleet.description.parameters,
         )
+        if self._fleet.absent.any():
+            infos["absent"] = infos["_absent"] = self._fleet.absent.copy()
         if columns.action_masks:
             masks = [mask.view(np.int8) for mask in columns.action_masks]
             everyone = np.ones(self.num_envs, np.bool_)

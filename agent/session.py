@@ -116,6 +116,7 @@ class Session:
         autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
         connection: ConnectionOptions | Mapping[str, Any] | None = None,
+        fleet: str = "",
     ) -> Session:
         """Opens a session.
 
@@ -127,6 +128,7 @@ class Session:
             autoreset_mode: what happens when an episode is over.
             render_mode: "rgb_array" if ``render`` will be used.
             connection: how to connect, and how patient to be.
+            fleet: as at ``Wish``.
 
         Raises:
             ServerUnavailable: nobody answers there within ``connect_seconds``.
@@ -137,8 +139,8 @@ class Session:
         how = ConnectionOptions.of(connection)
         if num_envs < 1:
             raise InvalidArgument(f"a session has at least one environment, not {num_envs}")
-        stream = RequestStream(address, how)
-        link = Connection(address, how)
+        stream = RequestStream(address, how, fleet)
+        link = Connection(address, how, fleet)
         try:
             described = ask(link.channel, address, how)
             description = _choose(described, simulator)

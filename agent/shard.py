@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from agent.batch import Batch, BatchedValue, IntArray, rows_of
+from agent.description import Group, SimulatorDescription
 from agent.last_seen import LastSeen
 from agent.options import Each
 from agent.pieces import Piece
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 _RESET_ATTEMPTS = 4
 
 
-class _State(enum.IntEnum):
+class State(enum.IntEnum):
     """Where an environment is, as far as the caller has been told."""
 
     RUNNING = 0
@@ -40,7 +41,7 @@ class _State(enum.IntEnum):
 
 
 @dataclass
-class _Sent:
+class Sent:
     """A request on its way.
 
     Attributes:
@@ -73,21 +74,26 @@ class Shard:
         placement: opens the sessions.
         first: the number of the shard's first environment.
         number: of the shard, to tell its seeds from other shards'.
+        like: another shard of the same simulator; with it, this one begins without a session.
 
     Raises:
         ServerUnavailable: no server takes the environments.
     """
 
-    def __init__(self, placement: Placement, first: int, number: int) -> None:
+    def __init__(
+        self, placement: Placement, first: int, number: int, like: Shard | None = None
+    ) -> None:
         self.num_envs = placement.num_envs
         self.first = first
         #: The numbers of its environments.
         self.environments = np.arange(first, first + self.num_envs)
-        self.session: Session | None = placement.open()
+        self.session: Session | None = placement.open() if like is None else None
+        source = like or self.session
+        assert source is not None
         #: What the server says; sessions opened later have the same agents and spaces.
-        self.description = self.session.description
-        self.groups = self.session.groups
-        self.max_episode_steps = self.session.max_episode_steps
+        self.description: SimulatorDescription = source.description
+        self.groups: tuple[Group, ...] = source.groups
+        self.max_episode_steps: int = source.max_episode_steps
         #: For each group, what is known of rows that a reply says nothing about.
         self.seen = [LastSeen(group, self.num_envs) for group in self.groups]
         #: What seeds of sessions opened later are derived from; anything ``SeedSequence`` takes.
@@ -95,10 +101,10 @@ class Shard:
         self._placement = placement
         self._number = number
         self._sessions = 1
-        self._states = np.full(self.num_envs, _State.UNBORN, np.int8)
+        self._states = np.full(self.num_envs, State.UNBORN, np.int8)
         #: The per-episode options given last, for each environment.
         self._options: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        self._sent: list[_Sent] = []
+        self._sent: list[Sent] = []
         self._reason = ""
         #: Requests of the present call that may have changed something.
         self._effects = 0
@@ -147,7 +153,7 @@ class Shard:
         if not self.has_begun:
             raise ProtocolError("reset() comes before the first step()")
         if self._mode is AutoresetMode.DISABLED:
-            over = np.isin(self._states, (_State.OVER, _State.UNBORN))
+            over = np.isin(self._states, (State.OVER, State.UNBORN))
             if over.any():
                 raise EpisodeOver(
                     f"the episodes of environments {self.environments[over].tolist()} are over: "
@@ -165,8 +171,8 @@ class Shard:
             ServerUnavailable: the session was lost, and no server takes the environments.
         """
         self._open_if_lost()
-        known = np.flatnonzero(self._states <= _State.OVER)
-        unborn = np.flatnonzero(self._states == _State.UNBORN)
+        known = np.flatnonzero(self._states <= State.OVER)
+        unborn = np.flatnonzero(self._states == State.UNBORN)
         if len(known):
             self._send_step(known, actions)
         if len(unborn):
@@ -217,7 +223,7 @@ class Shard:
             # Whatever came before is of environments that are gone, and of no use to anyone.
             pieces = self._cut(np.arange(self.num_envs))
         else:
-            gone = np.flatnonzero(self._states == _State.GONE)
+            gone = np.flatnonzero(self._states == State.GONE)
             if len(gone):
                 pieces += self._cut(gone)
         self._note(pieces)
@@ -250,7 +256,7 @@ class Shard:
             chosen.append(action)
             rows.append(named)
         self._send(
-            _Sent(None, envs),
+            Sent(None, envs),
             lambda session, named: session.send_step(chosen, named, rows=rows),
         )
 
@@ -270,7 +276,7 @@ class Shard:
     ) -> None:
         """One request for the environments with a seed, and one for those without."""
         chosen = np.array(seeds if seeds is not None else [None] * len(envs), object)
-        new = self._states[envs] >= _State.UNBORN
+        new = self._states[envs] >= State.UNBORN
         if self._sessions > 1 and new.any():
             # The seeds of sessions before are used up: their episodes must not come again.
             fresh = np.random.SeedSequence(
@@ -291,11 +297,11 @@ class Shard:
         self, envs: IntArray, seeds: Sequence[int] | None, options: Mapping[str, Any]
     ) -> None:
         self._send(
-            _Sent(None, envs, seeds, options),
+            Sent(None, envs, seeds, options),
             lambda session, named: session.send_reset(named, seeds, options),
         )
 
-    def _send(self, request: _Sent, send: Callable[[Session, IntArray | None], Pending]) -> None:
+    def _send(self, request: Sent, send: Callable[[Session, IntArray | None], Pending]) -> None:
         session = self.session
         if session is not None:
             named = None if len(request.envs) == self.num_envs else request.envs
@@ -320,7 +326,7 @@ class Shard:
 
     # -- receiving ------------------------------------------------------------------------
 
-    def _receive(self, request: _Sent) -> Batch | None:
+    def _receive(self, request: Sent) -> Batch | None:
         """The reply; None if the session is lost."""
         session = self.session
         if session is None or request.pending is None:
@@ -336,7 +342,7 @@ class Shard:
             return None
         return batch
 
-    def _stepped(self, request: _Sent) -> list[Piece]:
+    def _stepped(self, request: Sent) -> list[Piece]:
         batch = self._receive(request)
         if batch is None:
             return []
@@ -346,13 +352,13 @@ class Shard:
                 for seen, part in zip(self.seen, batch.groups, strict=True)
             ]
             if all(flags is seen.everyone for flags, seen in zip(going_on, self.seen, strict=True)):
-                self._states[request.envs] = _State.RUNNING
+                self._states[request.envs] = State.RUNNING
             else:
                 over = self._nobody(going_on, request.envs)
-                self._states[request.envs] = np.where(over, _State.OVER, _State.RUNNING)
+                self._states[request.envs] = np.where(over, State.OVER, State.RUNNING)
         return [Piece.of_batch(batch, self.groups, self.first)]
 
-    def _begun(self, request: _Sent) -> list[Piece]:
+    def _begun(self, request: Sent) -> list[Piece]:
         """The reply to a reset, which is repeated for environments that fail in it."""
         pieces: list[Piece] = []
         reason = ""
@@ -365,7 +371,7 @@ class Shard:
             if batch.faults:
                 piece = piece.keep(self.groups, self.environments[request.envs[good]])
             pieces.append(piece)
-            self._states[request.envs[good]] = _State.RUNNING
+            self._states[request.envs[good]] = State.RUNNING
             if not batch.faults:
                 return pieces
             bad = np.flatnonzero(np.isin(request.envs, list(batch.faults)))
@@ -386,25 +392,29 @@ class Shard:
         self._effects += 1
         self.session = None
         session.close()
-        self._states[self._states == _State.RUNNING] = _State.GONE
-        self._states[self._states == _State.OVER] = _State.UNBORN
+        self._states[self._states == State.RUNNING] = State.GONE
+        self._states[self._states == State.OVER] = State.UNBORN
 
     def _cut(self, envs: IntArray) -> list[Piece]:
         """Tells the caller that the episodes of ``envs`` are gone, and why."""
+        lost = self._lost(envs)
+        if self._mode is not AutoresetMode.SAME_STEP:
+            return [lost]
+        self.send_reset(envs, None, {})
+        return [begun.after(self.groups, lost) for begun in self.receive_reset()]
+
+    def _lost(self, envs: IntArray) -> Piece:
+        """The ends of episodes that went with a session."""
         reason = self._reason
         idle = self._idle(envs)
         last = []
         for seen in self.seen:
             rows, observation, masks = seen.ending(envs, idle)
             last.append((rows + self.first * len(seen.group.agents), observation, masks))
-        lost = Piece.cut(self.environments[envs], last, reason)
-        self._states[envs] = _State.UNBORN
-        if self._mode is not AutoresetMode.SAME_STEP:
-            return [lost]
-        self.send_reset(envs, None, {})
-        return [begun.after(self.groups, lost) for begun in self.receive_reset()]
+        self._states[envs] = State.UNBORN
+        return Piece.cut(self.environments[envs], last, reason)
 
-    def _remember(self, reset: _Sent) -> None:
+    def _remember(self, reset: Sent) -> None:
         """Keeps the options of a reset that went well, for sessions to come."""
         for name, value in (reset.options or {}).items():
             for place, env in enumerate(reset.envs.tolist()):

@@ -68,10 +68,12 @@ class RequestStream:
     Args:
         address: ``host:port``.
         options: how to connect, and how patient to be.
+        fleet: as at ``Wish``.
     """
 
-    def __init__(self, address: str, options: ConnectionOptions) -> None:
+    def __init__(self, address: str, options: ConnectionOptions, fleet: str = "") -> None:
         self.address = address
+        self._fleet = fleet
         self.options = options
         #: Why nothing more can be sent; None as long as it can.
         self.failure: FarsimError | None = None
@@ -294,7 +296,7 @@ class RequestStream:
         """One attempt to resume, which may come to nothing."""
         token = self._opened.session_token if self._opened is not None else ""
         resume = pb.Resume(session_token=token, protocol_version=PROTOCOL_VERSION)
-        connection = Connection(self.address, self.options)
+        connection = Connection(self.address, self.options, self._fleet)
         self._attach(connection)
         connection.start()
         connection.put(pb.SimRequest(resume=resume).SerializeToString())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -46,11 +46,30 @@ SUBCOMMANDS = {
     "live": Subcommand(
         "simserver.live.cli:live", "Run a simulator that asks a served policy what to do.", "sim"
     ),
+    "gateway": Subcommand(
+        "farsim.cli:gateways", "Offer simulators that dial in, or speak something else."
+    ),
+    "deploy": Subcommand("deploy.cli:app", "Run simulators in containers.", "docker"),
     "check": Subcommand(
         "farsim.check.cli:check", "Check whether a simulator server keeps its promises."
     ),
+    "doctor": Subcommand(
+        "farsim.doctor.cli:doctor", "Say why a server is slow or can not be reached."
+    ),
     "certs": Subcommand(
         "farsim.certs:certs", "Make a development CA, certificates and a token for TLS."
+    ),
+}
+
+#: The subcommands of ``farsim gateway``.
+GATEWAYS = {
+    "attach": Subcommand(
+        "agent.gateway.attach.cli:attach", "Let simulators dial in, and offer them."
+    ),
+    "bonsai": Subcommand(
+        "simserver.gateway.bonsai.cli:bonsai",
+        "Offer simulators that speak the retired Bonsai simulator API.",
+        "sim",
     ),
 }
 
@@ -63,27 +82,40 @@ EXTRA_MODULES = {
         *("ray", "torch", "tensorboard", "tensorboardX", "matplotlib", "pandas", "pyarrow"),
         *("imageio", "PIL", "pettingzoo", "prometheus_client"),
     },
+    "docker": {"docker"},
     "azure": {"azure", "docker"},
     "video": {"imageio", "imageio_ffmpeg", "PIL"},
     "onnx": {"onnx", "onnxruntime", "onnxscript"},
+    "dmenv": {"dm_env_rpc"},
+    "openenv": {"websockets"},
 }
 
 
 class _LazyGroup(TyperGroup):
     """A group that knows its subcommands' names and one-line helps, and loads what is called."""
 
+    subcommands: ClassVar[Mapping[str, Subcommand]] = SUBCOMMANDS
+
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        for name, subcommand in SUBCOMMANDS.items():
+        for name, subcommand in self.subcommands.items():
             self.add_command(TyperCommand(name, help=subcommand.help))
 
     # Typer's own copy of Click is private, hence the Any for its types here.
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        if name in SUBCOMMANDS:
+        if name is not None and name in self.subcommands:
             ctx.invoked_subcommand = name
-            command = _load(name)
+            command = _load(name, self.subcommands[name])
         return name, command, rest
+
+
+class _Gateways(_LazyGroup):
+    subcommands = GATEWAYS
+
+
+class _Root(_LazyGroup):
+    """The one that also says what was wrong."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -100,8 +132,8 @@ class _LazyGroup(TyperGroup):
             raise typer.Exit(1) from error
 
 
-def _load(name: str) -> Any:
-    module, _, attribute = SUBCOMMANDS[name].target.partition(":")
+def _load(name: str, subcommand: Subcommand) -> Any:
+    module, _, attribute = subcommand.target.partition(":")
     target = getattr(importlib.import_module(module), attribute)
     if isinstance(target, typer.Typer):
         return get_command(target)
@@ -139,11 +171,26 @@ def _extra_with(package: str, name: str) -> str:
 
 # Without Rich's panels: importing them takes longer than all the rest of `farsim --help`.
 app = typer.Typer(
-    cls=_LazyGroup,
+    cls=_Root,
     rich_markup_mode=None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+gateways = typer.Typer(
+    cls=_Gateways, rich_markup_mode=None, no_args_is_help=True, add_completion=False
+)
+
+
+@gateways.callback()
+def _gateway() -> None:
+    """Offer simulators that dial in, or speak something else, as Farsim simulators.
+
+    \b
+    farsim gateway attach --listen 0.0.0.0:50071 --insecure
+    farsim gateway bonsai --reward '-abs(state.value - 50)'
+    """
 
 
 def _print_version(wanted: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 
@@ -28,6 +28,7 @@ class Connection:
         method: full name of the service and the method, as in ``farsim.v1.Simulator/Run``.
         deliver: called in the listening thread with what comes: messages; at last the error that
             broke the stream, or None if it ended.
+        metadata: to send with the call.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Connection:
         options: ConnectionOptions,
         method: str,
         deliver: Callable[[bytes | grpc.RpcError | None], None],
+        metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.channel = open_channel(address, options)
         #: When the last message came, by ``time.monotonic``; at first, when the stream began.
@@ -43,6 +45,7 @@ class Connection:
         self._address = address
         self._method = method
         self._deliver = deliver
+        self._metadata = tuple(metadata)
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._call: grpc.Call | None = None
         self._thread: threading.Thread | None = None
@@ -52,7 +55,7 @@ class Connection:
         self.heard_at = time.monotonic()
         # Bytes in and out: what is repeated after a break must be the very same bytes.
         run = self.channel.stream_stream(f"/{self._method}")
-        self._call = run(iter(self._outbox.get, None))
+        self._call = run(iter(self._outbox.get, None), metadata=self._metadata)
         self._thread = threading.Thread(
             target=self._listen, args=(self._call,), name=f"farsim {self._address}", daemon=True
         )

@@ -28,6 +28,22 @@ def serve(
     address: Annotated[
         str, typer.Option(help="Where to listen, host:port; port 0 takes a free one.")
     ] = "127.0.0.1:50051",
+    attach: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Listen nowhere; dial in to the gateway there (farsim gateway attach).",
+            show_default=False,
+        ),
+    ] = "",
+    seats: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --attach: the most sessions of a worker; the same as --max-sessions.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes, on consecutive ports from that of --address.")
     ] = 1,
@@ -36,7 +52,12 @@ def serve(
         typer.Option(help="name=value: the default of a simulator's parameter. Repeatable."),
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Server certificate, PEM.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Server certificate, PEM; with --attach the one to show the gateway.",
+        ),
     ] = None,
     tls_key: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Its private key, PEM.")
@@ -47,9 +68,19 @@ def serve(
             exists=True, dir_okay=False, help="Let in only clients with a certificate from this CA."
         ),
     ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="With --attach: CA of the gateway's certificate, PEM."
+        ),
+    ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Let in only clients with this token."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Let in only clients with this token; with --attach the one to show.",
+        ),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Plain text even beyond this machine.")
@@ -101,6 +132,7 @@ def serve(
       farsim serve my_package.my_module:MyEnv
       farsim serve deeprm --address 0.0.0.0:50051 --tls-cert server.pem --tls-key server-key.pem \\
           --tls-client-ca ca.pem --token-file token
+      farsim serve deeprm --attach head:50071 --seats 2 --tls-ca ca.pem --token-file token
     """
     logging.basicConfig(
         level=logging.INFO if debug else logging.WARNING,
@@ -108,6 +140,10 @@ def serve(
         stream=sys.stderr,
     )
     host, port = _split(address)
+    if attach:
+        _split(attach)
+    elif seats is not None or tls_ca is not None:
+        raise typer.BadParameter("--seats and --tls-ca need --attach")
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("--tls-cert and --tls-key go together")
     if tls_client_ca is not None and tls_cert is None:
@@ -117,7 +153,8 @@ def serve(
     expected = workers
 
     def ready(bound: str) -> None:
-        print(f"farsim: serving {served} on {bound}", flush=True)
+        where = f"by dialling {attach}" if attach else f"on {bound}"
+        print(f"farsim: serving {served} {where}", flush=True)
         announced.append(bound)
         if port_file is not None and len(announced) == expected:
             # Renamed into place, so that whoever waits for the file never sees half of it.
@@ -130,14 +167,16 @@ def serve(
             _run_workers(host, port, workers, metrics_port, grace_seconds, exit_with_parent, ready)
         )
 
+    from farsim.channel import ConnectionOptions
     from farsim.serving import read_token
     from simserver import catalogue
+    from simserver.attach import Attachment
     from simserver.limits import Limits
     from simserver.server import Server, ServerOptions, run
 
     entries = catalogue.load(simulators, option_values.parse(option or ()))
     limits = Limits(
-        max_sessions=max_sessions,
+        max_sessions=seats or max_sessions,
         max_environments=max_environments,
         max_message_bytes=max_message_bytes,
         max_in_flight=max_in_flight,
@@ -145,23 +184,35 @@ def serve(
         heartbeat_seconds=heartbeat_seconds,
         max_step_seconds=max_step_seconds,
     )
-    options = ServerOptions(
-        tls_cert,
-        tls_key,
-        tls_client_ca,
-        read_token(token_file),
-        insecure,
-        grace_seconds,
-        debug,
-        limits,
-    )
-    server = Server(entries, address, options)
+    server: Server | Attachment
+    if attach:
+        connection = {"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key}
+        connection["token_file"] = token_file
+        given = {name: str(path) for name, path in connection.items() if path is not None}
+        # What happens to the connection is of interest where no one else can see it.
+        logging.getLogger("simserver.attach").setLevel(logging.INFO)
+        server = Attachment(
+            entries, attach, limits, ConnectionOptions.of(given), grace_seconds, debug
+        )
+    else:
+        options = ServerOptions(
+            tls_cert,
+            tls_key,
+            tls_client_ca,
+            read_token(token_file),
+            insecure,
+            grace_seconds,
+            debug,
+            limits,
+        )
+        server = Server(entries, address, options)
     metrics_address = f"{host}:{metrics_port}" if metrics_port else ""
     if ready_fd >= 0:
 
         def ready(bound: str) -> None:
             with os.fdopen(ready_fd, "w") as pipe:
-                pipe.write(f"{bound}\n")
+                # A worker that dialled in has no address but the one it was given.
+                pipe.write(f"{address if attach else bound}\n")
 
     run(server, metrics_address, ready, exit_with_parent)
 

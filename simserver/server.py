@@ -16,6 +16,7 @@ from farsim import serving
 from farsim.protocol import SERVICE
 from farsim.serving import ListenOptions, TokenCheck, channel_options, listen, metrics_at
 from farsim.v1 import simulator_pb2
+from simserver.attach import Attachment
 from simserver.catalogue import Entry
 from simserver.limits import Limits
 from simserver.metrics import Metrics
@@ -91,7 +92,7 @@ class Server:
 
 
 def run(
-    server: Server,
+    server: Server | Attachment,
     metrics_address: str = "",
     ready: Callable[[str], None] = lambda address: None,
     parent: int = 0,

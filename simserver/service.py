@@ -7,7 +7,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -42,6 +43,16 @@ _OPEN_WITHIN_SECONDS = 60.0
 HUNG_EXIT_CODE = 70
 
 
+class Call(Protocol):
+    """What the service needs of a call; ``grpc.ServicerContext`` has it."""
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Calls ``callback`` when the call is over; False if it is over already."""
+
+    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        """Ends the call with a status, by an exception."""
+
+
 class _Stream:
     """One call of ``Run``: what is to be sent, and how it ends."""
 
@@ -71,7 +82,7 @@ class _Stream:
         while self._outbox.qsize() >= bound and not self._ended:
             time.sleep(0.01)
 
-    def messages(self, context: grpc.ServicerContext, default_heartbeat: float) -> Iterator[bytes]:
+    def messages(self, context: Call, default_heartbeat: float) -> Iterator[bytes]:
         """What to send, until the end; sends heartbeats while a request is being carried out."""
         while True:
             session = self.session
@@ -109,7 +120,7 @@ class SimulatorService:
     """Serves simulators; one instance for each server process.
 
     Args:
-        entries: the simulators by name.
+        entries: the simulators by name; more may be added meanwhile.
         limits: what clients may use together.
         metrics: where to count.
         debug: whether tracebacks cross the wire.
@@ -127,13 +138,15 @@ class SimulatorService:
         self._streams: set[_Stream] = set()
         self._stopped = threading.Event()
         self._draining = False
-        self._description = pb.DescribeReply(
-            protocol_version=PROTOCOL_VERSION,
-            server=f"farsim {__version__} (Python)",
-            simulators=[simulator_to_proto(entry) for entry in entries.values()],
-            limits=limits.to_proto(),
-        )
+        self._description = self._describe_all()
         threading.Thread(target=self._watch, name="leases", daemon=True).start()
+
+    @property
+    def description(self) -> pb.DescribeReply:
+        """What ``Describe`` says; there may be more simulators than at the start."""
+        if len(self._description.simulators) != len(self._entries):
+            self._description = self._describe_all()
+        return self._description
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The service for ``grpc.Server.add_generic_rpc_handlers``.
@@ -149,9 +162,26 @@ class SimulatorService:
                     request_deserializer=pb.DescribeRequest.FromString,
                     response_serializer=pb.DescribeReply.SerializeToString,
                 ),
-                "Run": grpc.stream_stream_rpc_method_handler(self._run),
+                "Run": grpc.stream_stream_rpc_method_handler(self.run),
             },
         )
+
+    def run(self, requests: Iterator[bytes], context: Call) -> Iterator[bytes]:
+        """Carries out one stream: serialised requests in, serialised replies out.
+
+        Args:
+            requests: until the client ends its side, or a ``grpc.RpcError`` says that it is gone.
+            context: the call that carries them.
+        """
+        stream = _Stream()
+        if not context.add_callback(lambda: self._leave(stream)):
+            return
+        with self._lock:
+            self._streams.add(stream)
+        threading.Thread(
+            target=self._read, args=(stream, requests), name="session", daemon=True
+        ).start()
+        yield from stream.messages(context, self._limits.heartbeat_seconds)
 
     def drain(self, grace_seconds: float) -> None:
         """Finishes the requests being carried out, tells every client, and ends all streams."""
@@ -178,18 +208,15 @@ class SimulatorService:
                 grpc.StatusCode.FAILED_PRECONDITION,
                 _version_error(request.protocol_version).message,
             )
-        return self._description
+        return self.description
 
-    def _run(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        stream = _Stream()
-        if not context.add_callback(lambda: self._leave(stream)):
-            return
-        with self._lock:
-            self._streams.add(stream)
-        threading.Thread(
-            target=self._read, args=(stream, requests), name="session", daemon=True
-        ).start()
-        yield from stream.messages(context, self._limits.heartbeat_seconds)
+    def _describe_all(self) -> pb.DescribeReply:
+        return pb.DescribeReply(
+            protocol_version=PROTOCOL_VERSION,
+            server=f"farsim {__version__} (Python)",
+            simulators=[simulator_to_proto(entry) for entry in list(self._entries.values())],
+            limits=self._limits.to_proto(),
+        )
 
     def _read(self, stream: _Stream, requests: Iterator[bytes]) -> None:
         """Carries out the requests of one stream, in this thread, as they come."""

@@ -192,7 +192,7 @@ class Session:
 
     def _carry_out_kind(self, kind: str | None, request: pb.SimRequest) -> pb.SimReply:
         if kind == "step":
-            return pb.SimReply(batch=self._step(request.step))
+            return self._step(request.step)
         if kind == "reset":
             return pb.SimReply(batch=self._reset(request.reset))
         if kind == "open":
@@ -244,7 +244,7 @@ class Session:
         seeds = list(request.seeds) or None
         return self._batch(envs, self._episodes.reset(envs, seeds, options, option_spaces))
 
-    def _step(self, request: pb.Step) -> pb.Batch:
+    def _step(self, request: pb.Step) -> pb.SimReply:
         envs = self._environments(request)
         started = time.perf_counter()
         groups = self._episodes.groups
@@ -269,13 +269,10 @@ class Session:
                 "what simulator '%s' returned does not fit its spaces", self.entry.name
             )
             reply = self._batch(envs, self._episodes.fail(envs, error))
-        self._metrics.stepped(
-            self.entry.name,
-            len(envs),
-            stepped - decoded,
-            decoded - started + time.perf_counter() - stepped,
-        )
-        return reply
+        simulator, codec = stepped - decoded, decoded - started + time.perf_counter() - stepped
+        self._metrics.stepped(self.entry.name, len(envs), simulator, codec)
+        timing = pb.Timing(simulator_seconds=simulator, codec_seconds=codec)
+        return pb.SimReply(batch=reply, timing=timing)
 
     def _render(self, request: pb.Render) -> pb.Frames:
         if not self._render_mode:

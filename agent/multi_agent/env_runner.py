@@ -98,6 +98,7 @@ class RemoteMultiAgentEnvRunner(MultiAgentEnvRunner):
             render_mode=config.render_mode,
             connection=ConnectionOptions.of(config.connection),
             fallback_addresses=spare,
+            envs_per_session=config.envs_per_session,
         )
         self._masked = config.action_mask_in_observation
         self._views = [self.view(group) for group in self.remote.groups]
@@ -203,6 +204,7 @@ class RemoteMultiAgentEnvRunner(MultiAgentEnvRunner):
             ActingGroup(view.action_space, view.decode, self.num_envs * len(group.agents))
             for group, view in zip(remote.groups, self._views, strict=True)
         ]
+        self._waiting = step.absent
         self._acting = Acting(
             groups,
             self.config.normalize_actions,
@@ -258,14 +260,19 @@ class RemoteMultiAgentEnvRunner(MultiAgentEnvRunner):
         self._recorder.stepped(acting, [part.reward for part in step.groups])
         failed = np.zeros(self.num_envs, np.bool_)
         failed[list(step.faults)] = True
-        stepped = self._tally.add(step, acting, failed)
+        # Those without a server: nothing of theirs counts until their next episode has begun.
+        waiting = (self._waiting | step.absent) & ~failed
+        self._waiting = step.absent | (failed & ~step.started)
+        stepped = self._tally.add(step, acting, failed | waiting)
         policies = [self._acting.counts(number, who) for number, who in enumerate(stepped)]
-        counts.add(self.remote.groups, stepped, policies, int((~failed).sum()))
+        counts.add(self.remote.groups, stepped, policies, int((~(failed | waiting)).sum()))
         self._note_ends(step, failed)
         before, ended = self._now, 0
         self._look(step)
         for env in np.flatnonzero(step.started | failed).tolist():
-            if failed[env]:
+            if waiting[env]:
+                pass  # Its episode has begun.
+            elif failed[env]:
                 self._end_by_fault(env, step.faults[env], before)
             else:
                 self._end(env, step)

@@ -148,15 +148,18 @@ def plan(
     ]
     for view in views:
         check_algorithm(algo, view.action_space)
+    env_config: dict[str, Any] = {
+        "addresses": list(simulators.addresses),
+        "simulator": simulators.simulator,
+        "options": dict(simulators.options),
+        "connection": dict(simulators.connection),
+        "action_mask_in_observation": action_mask,
+    }
+    if simulators.envs_per_session is not None:
+        env_config["envs_per_session"] = simulators.envs_per_session
     config.environment(
         env=f"farsim/{interface.simulator}",
-        env_config={
-            "addresses": list(simulators.addresses),
-            "simulator": simulators.simulator,
-            "options": dict(simulators.options),
-            "connection": dict(simulators.connection),
-            "action_mask_in_observation": action_mask,
-        },
+        env_config=env_config,
         disable_env_checking=True,
     )
     config.framework("torch")

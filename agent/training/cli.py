@@ -14,7 +14,7 @@ def train(
         str,
         typer.Argument(
             help="deeprm, adder, particle/<scenario>, gymnasium/<id>, <module>:<class>; with "
-            "--sims its name there. Not needed with --resume.",
+            "--sims its name there. Not needed with --resume, nor with --live.",
             show_default=False,
         ),
     ] = "",
@@ -23,6 +23,14 @@ def train(
         typer.Option(
             help="Servers, host:port or host:first-last, separated by commas; without, local "
             "ones are started and stopped.",
+            show_default=False,
+        ),
+    ] = "",
+    deployment: Annotated[
+        str,
+        typer.Option(
+            help="Of 'farsim deploy' on this machine, which knows the servers' addresses and "
+            "certificates, instead of --sims.",
             show_default=False,
         ),
     ] = "",
@@ -143,24 +151,57 @@ def train(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="File with the bearer token."),
     ] = None,
+    gateway: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Listen there for simulators that dial in (farsim serve --attach); TLS and token "
+            "options are then this side's own. --sims may name further servers.",
+            show_default=False,
+        ),
+    ] = "",
+    gateway_wait: Annotated[
+        float,
+        typer.Option(
+            min=0, help="With --gateway: seconds to wait for the first simulator; 0: for ever."
+        ),
+    ] = 0.0,
+    envs_per_session: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="For servers that come and go: environments of a session, which moves as one; 0, "
+            "the default with --gateway: so many that a runner has up to 16 sessions.",
+            show_default=False,
+        ),
+    ] = None,
     live: Annotated[
         bool,
         typer.Option(
             "--live",
             help="Simulators run by themselves and ask here for actions; TLS and token options "
-            "are then this side's own.",
+            "are then this side's own (with --live-runners those of both sides).",
         ),
     ] = False,
     live_address: Annotated[
         str,
         typer.Option(help="With --live: where to listen; further env runners take the next ports."),
     ] = "127.0.0.1:50061",
+    live_runners: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="With --live: so many of the --env-runners take live simulators, the others step "
+            "remote environments as without --live; 0: all take live ones.",
+        ),
+    ] = 0,
     spaces: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="With --live: what simulators see and do (JSON), instead of naming one.",
+            help="With --live: what simulators see and do (JSON), instead of naming one; with "
+            "neither, it is what the first one that comes says.",
         ),
     ] = None,
     max_staleness: Annotated[
@@ -172,7 +213,11 @@ def train(
         ),
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="With --live: plain text even beyond this machine.")
+        bool,
+        typer.Option(
+            "--insecure",
+            help="With --live or --gateway: plain text even beyond this machine.",
+        ),
     ] = False,
 ) -> None:
     """Train a policy on local or remote simulators.
@@ -180,10 +225,13 @@ def train(
     \b
     farsim train deeprm --stop-steps 500000
     farsim train deeprm --sims 10.0.0.4:50051-50054 --config examples/deeprm-ppo.yaml
+    farsim train deeprm --deployment deeprm
     farsim train particle/simple_spread --video-every 10 --stop-return -33
     farsim train particle/simple_tag --algo PPO --policies each
     farsim train --resume runs/deeprm-20250101-120000
+    farsim train deeprm --gateway 0.0.0.0:50071 --tls-cert server.pem --tls-key server-key.pem
     farsim train deeprm --live --live-address 0.0.0.0:50061 --insecure
+    farsim train deeprm --sims 10.0.0.4:50051-50054 --live --env-runners 3 --live-runners 1
     """
     # gRPC would tell of every program that is started while there are simulators, as ffmpeg is.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -198,6 +246,26 @@ def train(
 
     found = checkpoints.find(resume) if resume is not None else None
     connection = connection_fields(tls_ca, tls_cert, tls_key, token_file)
+    if deployment:
+        if sims or (live and not live_runners):
+            raise typer.BadParameter("--deployment is in place of --sims, and not for --live")
+        from farsim import deployment as deployments
+
+        deployed = deployments.read(deployment)
+        sims = ",".join(deployed.addresses)
+        connection = {**deployed.connection, **connection}
+        if not simulator and found is None and len(deployed.simulators) == 1:
+            simulator = deployed.simulators[0]
+    gateway_request = None
+    if gateway:
+        if live or deployment:
+            raise typer.BadParameter("--gateway is not for --live, nor for --deployment")
+        from agent.training.gateway import GatewayRequest
+
+        gateway_request = GatewayRequest.of(gateway, connection, insecure, gateway_wait)
+        connection = {}
+        insecure = False
+        envs_per_session = envs_per_session or 0
     live_request = None
     if live:
         if video_every:
@@ -207,13 +275,16 @@ def train(
         from agent.training import live as live_training
 
         live_request = live_training.request_of(
-            live_address, spaces, max_staleness, connection, insecure
+            live_address, spaces, max_staleness, connection, insecure, live_runners
         )
-        connection = {}
-        if spaces is not None:
+        if not live_runners:
+            connection = {}
+        if not live_runners and (spaces is not None or (found is None and not sims)):
             simulator = simulator or live_training.NAMELESS
-    elif spaces is not None or max_staleness is not None or insecure:
-        raise typer.BadParameter("--spaces, --max-staleness and --insecure need --live")
+    elif spaces is not None or max_staleness is not None or insecure or live_runners:
+        raise typer.BadParameter(
+            "--live-runners, --spaces and --max-staleness need --live, --insecure that or --gateway"
+        )
     if not simulator:
         if found is None:
             raise typer.BadParameter("name a simulator, or a checkpoint to --resume")
@@ -242,6 +313,8 @@ def train(
         video_every=video_every,
         connection=connection,
         live=live_request,
+        gateway=gateway_request,
+        envs_per_session=envs_per_session,
     )
     Run(request, Console()).carry_out()
 

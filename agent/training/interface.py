@@ -28,12 +28,14 @@ class Simulators:
         simulator: its name there.
         options: the parameters that were chosen.
         connection: fields of ``ConnectionOptions``.
+        envs_per_session: as at ``RemoteVectorEnv``.
     """
 
     addresses: Sequence[str]
     simulator: str
     options: Mapping[str, Any] = field(default_factory=dict)
     connection: Mapping[str, Any] = field(default_factory=dict)
+    envs_per_session: int | None = None
 
 
 @dataclass(frozen=True)

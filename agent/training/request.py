@@ -14,6 +14,7 @@ from agent.training.stopping import StopConditions
 
 if TYPE_CHECKING:
     from agent.training.configuration import Setting, TrainingFile
+    from agent.training.gateway import GatewayRequest
     from agent.training.live import LiveRequest
 
 #: Settings of the algorithm by section and name.
@@ -43,6 +44,8 @@ class Request:
         policies: who decides for whom, which overrides the file's; None for that.
         video_every: iterations from one video to the next; 0 for none.
         live: how live simulators are taken; None: environments are remote.
+        gateway: how simulators may dial in; None: they may not.
+        envs_per_session: as at ``RemoteVectorEnv``.
     """
 
     simulator: str
@@ -63,6 +66,8 @@ class Request:
     policies: PolicyWish | None = None
     video_every: int = 0
     live: LiveRequest | None = None
+    gateway: GatewayRequest | None = None
+    envs_per_session: int | None = None
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from rich.console import Console
 
 from agent.training import learning_curve
 from agent.training import live as live_training
-from agent.training.baselines import play_baselines
+from agent.training.baselines import Baselines, play_baselines
 from agent.training.checkpoint import Manifest, plain, versions
 from agent.training.display import display_on, duration
+from agent.training.gateway import gateway_addresses
 from agent.training.interrupt import Interrupt
 from agent.training.records import PROGRESS, Records, read_progress
 from agent.training.request import Decisions, Request
@@ -26,10 +27,12 @@ from farsim import spaces
 from farsim.errors import FarsimError, SpaceMismatch, Unsupported
 
 if TYPE_CHECKING:
+    from agent.live.greeting import GreetingServer
     from agent.training.algorithm import Plan, Simulators
     from agent.training.film import FilmCrew
     from agent.training.interface import Interface
     from agent.training.iteration import Iteration
+    from agent.training.waiting import Patience
 
 #: In a run's folder: what it is, and what became of it.
 DESCRIPTION = "run.json"
@@ -49,6 +52,10 @@ class Run:
         self._decisions = Decisions.of(request)
         self._description: dict[str, Any] = {}
         self._host: live_training.Host | None = None
+        #: Lets simulators in until there are policies, if it is they who say what to learn.
+        self._greeter: GreetingServer | None = None
+        #: Of the simulators that are stepped.
+        self._servers: list[str] = []
 
     def carry_out(self) -> None:
         """Trains, and leaves everything in the request's folder.
@@ -66,24 +73,49 @@ class Run:
         self._check_folder()
         with contextlib.ExitStack() as stack:
             with console.status("loading RLlib …"):
-                from agent.training.algorithm import Simulators, build, look_at, plan
+                from agent.training.algorithm import Simulators, build, plan
                 from agent.training.ray_runtime import ray_runtime
+                from agent.training.waiting import Patience, StoppedWaiting
             live = request.live
             addresses: list[str] = []
-            if live is None or live.spaces is None:
+            if live is None or live.runners or not self._is_nameless:
                 # With live simulators only to see what they look like, and for the heuristics.
-                local_servers = request.local_servers if live is None else 1
-                addresses = stack.enter_context(
-                    server_addresses(request.sims, request.simulator, local_servers, console)
-                )
+                is_stepped = live is None or live.runners > 0
+                local_servers = request.local_servers if is_stepped else 1
+                if request.gateway is None:
+                    servers = server_addresses(
+                        request.sims, request.simulator, local_servers, console
+                    )
+                else:
+                    servers = gateway_addresses(
+                        request.gateway,
+                        request.sims,
+                        request.simulator,
+                        console,
+                        Patience(interrupt, self._decisions.stop.seconds).check,
+                    )
+                try:
+                    addresses = stack.enter_context(servers)
+                except StoppedWaiting as stopped:
+                    console.print(f"finished: {stopped.reason}, and no simulator has come")
+                    return
             decisions = self._decisions
+            if live is None or live.runners:
+                self._servers = list(addresses)
             simulators = Simulators(
-                addresses, request.simulator, decisions.options, request.connection
+                addresses,
+                request.simulator,
+                decisions.options,
+                request.connection,
+                request.envs_per_session,
             )
-            if live is not None and live.spaces is not None:
-                interface = live_training.interface_of(live.spaces)
-            else:
-                interface = look_at(simulators)
+            try:
+                interface = self._look(
+                    simulators, Patience(interrupt, decisions.stop.seconds), stack
+                )
+            except StoppedWaiting as stopped:
+                console.print(f"finished: {stopped.reason}, and no simulator has come")
+                return
             self._check_agents(interface)
             algorithm_plan = plan(
                 decisions.algo, simulators, interface, decisions.layers, decisions.policies
@@ -96,16 +128,50 @@ class Run:
             with console.status("starting Ray …"):
                 stack.enter_context(ray_runtime(request.ray_address, algorithm_plan.cpus))
             with console.status("building environments and networks …"):
-                algorithm = build(algorithm_plan)
+                if self._greeter is None:
+                    algorithm = build(algorithm_plan)
+                else:
+                    with live_training.handed_over(self._greeter, algorithm_plan) as handed:
+                        algorithm = build(handed)
                 stack.callback(algorithm.stop)
                 steps = self._restore(algorithm)
             if live is not None:
-                self._host = live_training.Host(algorithm, console, interrupt)
-                self._update_description(servers=self._host.addresses)
+                patience = Patience(interrupt, decisions.stop.seconds)
+                self._host = live_training.Host(algorithm, console, patience)
+                self._update_description(servers=[*self._servers, *self._host.addresses])
             self._train(algorithm, algorithm_plan, interrupt, steps)
             self._draw_curve(simulators, algorithm_plan)
 
     # -- doing it -------------------------------------------------------------------------
+
+    @property
+    def _is_nameless(self) -> bool:
+        """Whether there is no simulator that could be looked at, only those that come."""
+        live = self._request.live
+        if live is None or live.runners:
+            return False
+        return live.spaces is not None or self._request.simulator == live_training.NAMELESS
+
+    def _look(
+        self, simulators: Simulators, patience: Patience, stack: contextlib.ExitStack
+    ) -> Interface:
+        """What the simulators look like."""
+        from agent.training.algorithm import Interface, look_at
+
+        live = self._request.live
+        if live is not None and live.spaces is None and self._is_nameless:
+            self._greeter = live_training.greet(live, self._console, patience)
+            stack.callback(self._greeter.close, 0.0)
+            return Interface(live_training.NAMELESS, {}, self._greeter.groups)
+        said = None
+        if live is not None and live.spaces is not None:
+            said = live_training.interface_of(live.spaces)
+            if not simulators.addresses:
+                return said
+        interface = look_at(simulators)
+        if said is not None:
+            live_training.check_same(interface, said)
+        return interface
 
     def _check_folder(self) -> None:
         """Raises ``FolderInUse`` where results of another run would be overwritten."""
@@ -170,7 +236,7 @@ class Run:
         folder = request.checkpoint_folder or request.out / "checkpoints"
         manifest = self._manifest(algorithm_plan)
         saving = Checkpoints(algorithm, manifest, folder, request.out, request.checkpoint_every)
-        self._announce(algorithm_plan)
+        self._announce()
         film = self._film_crew(algorithm, algorithm_plan)
         started = time.monotonic()
         outcome = "failed"
@@ -240,8 +306,10 @@ class Run:
         if not (request.out / PROGRESS).is_file():
             return  # Interrupted before the first iteration was over.
         rows = read_progress(request.out / PROGRESS)
-        with self._console.status("playing the baselines …"):
-            baselines = play_baselines(simulators, algorithm_plan.interface)
+        baselines: Baselines = {}
+        if request.gateway is None:  # Else there may be just as many seats as training has taken.
+            with self._console.status("playing the baselines …"):
+                baselines = play_baselines(simulators, algorithm_plan.interface)
         path = request.out / LEARNING_CURVE
         title = f"{self._decisions.algo} on {algorithm_plan.interface.simulator}"
         if learning_curve.draw(rows, path, title, baselines):
@@ -274,7 +342,7 @@ class Run:
             "status": "running",
             "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "simulator": request.simulator,
-            "servers": list(algorithm_plan.config.env_config.get("addresses", ())),
+            "servers": self._servers,
             "live": request.live is not None,
             "options": self._decisions.options,
             "algo": self._decisions.algo,
@@ -301,11 +369,11 @@ class Run:
         text = json.dumps(plain(self._description), indent=2)
         (self._request.out / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
-    def _announce(self, algorithm_plan: Plan) -> None:
-        servers = algorithm_plan.config.env_config.get("addresses", ())
-        where = f"at {', '.join(servers)}" if self._host is None else "from live simulators"
+    def _announce(self) -> None:
+        where = [f"at {', '.join(self._servers)}"] if self._servers else []
+        where += ["from live simulators"] if self._host is not None else []
         self._console.print(
-            f"{self._decisions.algo} on {self._request.simulator} {where}, "
+            f"{self._decisions.algo} on {self._request.simulator} {' and '.join(where)}, "
             f"seed {self._decisions.seed}",
             soft_wrap=True,
         )

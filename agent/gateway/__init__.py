@@ -1,0 +1,1 @@
+"""Gateways: simulators that dial in, or speak something else, offered as Farsim simulators."""

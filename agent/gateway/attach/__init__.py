@@ -1,0 +1,1 @@
+"""The gateway for simulator servers that dial in."""
