@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
@@ -18,6 +18,9 @@ from simserver.adapters import constructor
 from simserver.adapters.gymnasium_env import GymnasiumSimulator
 from simserver.adapters.vector_env import VectorEnvSimulator
 from simserver.simulator import BatchSimulator, Parameter
+
+if TYPE_CHECKING:
+    from simserver.adapters.neighbours import Neighbour
 
 #: The simulators that come with this package, by the name users call them.
 BUILT_IN = {
@@ -40,7 +43,10 @@ BUILT_IN = {
 }
 
 #: What may be served besides, for error messages and help.
-FORMS = "gymnasium/<id>, gymnasium-vector/<id>, pettingzoo/<module>, or <module>:<class or factory>"
+FORMS = (
+    "gymnasium/<id>, gymnasium-vector/<id>, pettingzoo/<module>, dmenv://<host>:<port>, "
+    "openenv+http://<host>:<port>, or <module>:<class or factory>"
+)
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,10 @@ def _with_defaults(entry: Entry, defaults: Mapping[str, Any]) -> Entry:
 
 def _load_one(name: str) -> Entry:
     kind, _, rest = name.partition("/")
+    if "://" in name:
+        from simserver.adapters import neighbours
+
+        return _worlds_entry(name, neighbours.find(name))
     if name in BUILT_IN:
         return _entry(name, _import(BUILT_IN[name]))
     if kind == "gymnasium" and rest:
@@ -240,6 +250,15 @@ def _agents(
     from simserver.adapters.pettingzoo_env import PettingZooSimulator
 
     return PettingZooSimulator(num_envs, make_env=make_env, declared=parameters, **options)
+
+
+def _worlds_entry(name: str, neighbour: Neighbour) -> Entry:
+    def build(num_envs: int, **options: Any) -> BatchSimulator:
+        from simserver.adapters.remote_worlds import RemoteWorlds
+
+        return RemoteWorlds(num_envs, connect=lambda: neighbour.connect(**options))
+
+    return Entry(name, build, neighbour.parameters, neighbour.description)
 
 
 def _pettingzoo_kinds() -> tuple[type, ...]:

@@ -260,7 +260,7 @@ class Close(_message.Message):
     def __init__(self) -> None: ...
 
 class SimReply(_message.Message):
-    __slots__ = ("sequence", "opened", "resumed", "batch", "frames", "states", "closed", "error", "heartbeat", "draining")
+    __slots__ = ("sequence", "opened", "resumed", "batch", "frames", "states", "closed", "error", "heartbeat", "draining", "timing")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +271,7 @@ class SimReply(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     opened: Opened
     resumed: Resumed
@@ -281,7 +282,16 @@ class SimReply(_message.Message):
     error: Error
     heartbeat: Heartbeat
     draining: Draining
-    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., states: _Optional[_Union[States, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ...) -> None: ...
+    timing: Timing
+    def __init__(self, sequence: _Optional[int] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., frames: _Optional[_Union[Frames, _Mapping]] = ..., states: _Optional[_Union[States, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class Timing(_message.Message):
+    __slots__ = ("simulator_seconds", "codec_seconds")
+    SIMULATOR_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CODEC_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    simulator_seconds: float
+    codec_seconds: float
+    def __init__(self, simulator_seconds: _Optional[float] = ..., codec_seconds: _Optional[float] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("session_token", "groups", "options", "autoreset_mode", "lease_seconds", "heartbeat_seconds", "max_in_flight", "max_episode_steps")

@@ -54,7 +54,9 @@ class SimulatorServicer(object):
         `Opened.max_in_flight` requests without a reply.
 
         A request that cannot be carried out gets an `error` reply; nothing has then
-        happened to any environment, and the session goes on. The server ends the stream
+        happened to any environment, and the session goes on. Such a request has used up its
+        number, except where no session is open yet and after ERROR_CODE_SEQUENCE. A client that
+        closes its side gets the replies it lacks, and then the end. The server ends the stream
         itself with status OK after `closed` and after `draining`, and otherwise only
         with one of these statuses:
         UNAUTHENTICATED     the token is missing or wrong
