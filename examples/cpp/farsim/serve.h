@@ -1,0 +1,14 @@
+// A simulator's program: serves a model, or dials in with it, until SIGTERM.
+#pragma once
+
+#include "farsim/flags.h"
+#include "farsim/host.h"
+
+namespace farsim {
+
+int serve(const Model& model, int argc, char** argv);
+
+// Dials a gateway until a signal of `stop` comes, then drains.
+int attach(Host& host, const Flags& flags, int seats, const sigset_t& stop);
+
+}  // namespace farsim
