@@ -10,14 +10,18 @@ SETUP := $(VENV)/.setup
 # The stub generator is old on purpose: later runtimes read its stubs, earlier ones would not read
 # a newer one's. It needs an old protobuf of its own, and pkg_resources, which setuptools 81 lost.
 PROTO_TOOLS := $(VENV)/proto-tools/.grpcio-tools-1.62.3
+DEBIAN := $(VENV)/.debian
+ENGINE := $(VENV)/.container-engine
 PYTEST_ARGS ?=
 TRAIN_ARGS ?=
 RUN ?= runs/deeprm-$(shell date +%Y%m%d-%H%M%S)
 RUN := $(RUN)
 RUNS ?=
+WHEELHOUSE ?= wheelhouse
+EXTRAS ?= train,video
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format format-check types pytest proto proto-archive train gallery bench clean
+.PHONY: help setup test lint format format-check types pytest proto proto-archive train gallery wheelhouse bench clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -25,7 +29,7 @@ help: ## List the targets
 
 setup: $(SETUP) $(PROTO_TOOLS) ## Make .venv with everything in it
 
-test: setup ## Check format, lint and types, then run all tests
+test: setup $(DEBIAN) $(ENGINE) ## Check format, lint and types, then run all tests
 	@$(MAKE) --no-print-directory format-check
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
@@ -60,6 +64,11 @@ gallery: setup ## Render an episode of every simulator for the README; RUNS=runs
 proto-archive: setup ## Pack the contract for other languages: dist/farsim-proto.tar.gz
 	proto/archive.sh dist
 
+wheelhouse: setup ## Gather the wheels that images are made of in wheelhouse/; EXTRAS=sim for one's
+	$(BIN)/python deploy/docker/requirements.py pyproject.toml $(EXTRAS) --build >$(SETUP)-wheels
+	$(BIN)/python -m pip download --disable-pip-version-check --quiet --only-binary=:all: --dest $(WHEELHOUSE) \
+		--constraint constraints.txt --requirement $(SETUP)-wheels
+
 bench: setup ## Run the benchmarks
 	@for benchmark in benchmarks/*.py; do \
 		[ -e "$$benchmark" ] || { echo "no benchmarks here" >&2; exit 1; }; \
@@ -79,6 +88,28 @@ $(PROTO_TOOLS): | $(BIN)/python
 	@rm -rf $(@D)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-warn-conflicts --target $(@D) \
 		'grpcio-tools==1.62.3' 'grpcio==1.62.3' 'protobuf==4.25.8' 'setuptools==80.10.2'
+	@touch $@
+
+# What the tests build and run besides Python: the examples in other languages, and networks. Users
+# need none of it, so it is no part of `make setup`. Where it can not be installed, tests say so.
+DEBIAN_PACKAGES := g++ cmake pkg-config libgrpc++-dev libprotobuf-dev protobuf-compiler-grpc iproute2 iptables
+NODE_PACKAGES = $(shell command -v node >/dev/null || echo nodejs) $(shell command -v npm >/dev/null || echo npm)
+
+$(DEBIAN): | $(BIN)/python
+	@packages=$$(for package in $(DEBIAN_PACKAGES); do \
+		dpkg-query --show --showformat='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; \
+	done; echo $(NODE_PACKAGES)); packages=$$(echo $$packages); \
+	if [ -z "$$packages" ]; then touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing $$packages, for the tests of other languages and of networks" >&2; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$packages >/dev/null && touch $@; \
+	else \
+		echo "the tests of other languages and of networks need: sudo apt-get install $$packages" >&2; \
+	fi
+
+# The tests of containers take a Docker Engine, and start it if it does not run.
+$(ENGINE): | $(BIN)/python
+	tests/deploy/engine.sh install
 	@touch $@
 
 # Debian keeps venv's pip in a package of its own.

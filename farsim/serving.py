@@ -180,13 +180,16 @@ def stop_with_parent(parent: int, stop: Callable[[], None]) -> None:
 
 
 def read_token(path: Path | None) -> str:
-    """The token in a file, without white space around it; empty for no file.
+    """The token in a file, without white space around it.
+
+    For no file it is that of the environment variable ``FARSIM_TOKEN``, which is how containers
+    get secrets; empty if there is none.
 
     Raises:
         FarsimError: the file is empty.
     """
     if path is None:
-        return ""
+        return os.environ.get("FARSIM_TOKEN", "").strip()
     token = path.read_text().strip()
     if not token:
         raise FarsimError(f"the token file {path} is empty; 'farsim certs' makes one", str(path))

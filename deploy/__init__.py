@@ -1,0 +1,1 @@
+"""Where simulators and heads run: containers on this machine, and the cloud."""

@@ -1,0 +1,1 @@
+"""Simulator servers in containers of a Docker Engine, through Docker's SDK."""
