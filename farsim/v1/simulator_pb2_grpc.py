@@ -9,7 +9,7 @@ class SimulatorStub(object):
     """Served by whoever has simulators. Next to it a server offers grpc.health.v1 and
     should offer server reflection. It must allow HTTP/2 pings every 20 s on open
     streams. If the server asks for a token, every call but health checks must carry the
-    metadata `authorization: Bearer <token>`.
+    metadata `authorization: Bearer <token>`. That includes reflection.
     """
 
     def __init__(self, channel):
@@ -34,7 +34,7 @@ class SimulatorServicer(object):
     """Served by whoever has simulators. Next to it a server offers grpc.health.v1 and
     should offer server reflection. It must allow HTTP/2 pings every 20 s on open
     streams. If the server asks for a token, every call but health checks must carry the
-    metadata `authorization: Bearer <token>`.
+    metadata `authorization: Bearer <token>`. That includes reflection.
     """
 
     def Describe(self, request, context):
@@ -94,7 +94,7 @@ class Simulator(object):
     """Served by whoever has simulators. Next to it a server offers grpc.health.v1 and
     should offer server reflection. It must allow HTTP/2 pings every 20 s on open
     streams. If the server asks for a token, every call but health checks must carry the
-    metadata `authorization: Bearer <token>`.
+    metadata `authorization: Bearer <token>`. That includes reflection.
     """
 
     @staticmethod
