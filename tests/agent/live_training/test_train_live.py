@@ -52,7 +52,7 @@ def address_in(
         printed.append(line)
         found = re.search(rf"{words} (\S+)", line)
         if found:
-            return found[1]
+            return found[1].rstrip(",")
     raise AssertionError("".join(printed))
 
 
