@@ -13,6 +13,7 @@ PROTO_TOOLS := $(VENV)/proto-tools/.grpcio-tools-1.62.3
 DEBIAN := $(VENV)/.debian
 ENGINE := $(VENV)/.container-engine
 PYTEST_ARGS ?=
+PYTEST_JOBS ?= 2
 TRAIN_ARGS ?=
 RUN ?= runs/deeprm-$(shell date +%Y%m%d-%H%M%S)
 RUN := $(RUN)
@@ -35,8 +36,8 @@ test: setup $(DEBIAN) $(ENGINE) ## Check format, lint and types, then run all te
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory pytest
 
-pytest: setup ## Run the tests alone; PYTEST_ARGS="-k adder" for some of them
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+pytest: setup ## Run the tests alone, two files at a time; PYTEST_ARGS="-k adder" for some of them
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: setup ## Look for mistakes with ruff
 	$(BIN)/ruff check .
@@ -66,7 +67,8 @@ proto-archive: setup ## Pack the contract for other languages: dist/farsim-proto
 
 wheelhouse: setup ## Gather the wheels that images are made of in wheelhouse/; EXTRAS=sim for one's
 	$(BIN)/python deploy/docker/requirements.py pyproject.toml $(EXTRAS) --build >$(SETUP)-wheels
-	$(BIN)/python -m pip download --disable-pip-version-check --quiet --only-binary=:all: --dest $(WHEELHOUSE) \
+	$(BIN)/python -m pip download --disable-pip-version-check --quiet --only-binary=:all: \
+		--python-version=3.11 --dest $(WHEELHOUSE) \
 		--constraint constraints.txt --requirement $(SETUP)-wheels
 
 bench: setup ## Run the benchmarks

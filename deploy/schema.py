@@ -178,6 +178,10 @@ class Training(Section):
     """What ``farsim train`` is called with."""
 
     simulator: str = Field(min_length=1, description="which one, as the servers offer it")
+    sims: str = Field(
+        "", description="addresses of servers deployed elsewhere, in place of 'simulators'"
+    )
+    tls: Path | None = Field(None, description="folder of farsim certs for those of sims")
     config: Path | None = Field(None, description="a training file")
     arguments: tuple[str, ...] = Field((), description="further ones of farsim train")
     stop: Stop = Field(default_factory=lambda: Stop.model_validate({}))
@@ -188,7 +192,7 @@ class Training(Section):
     experiment: str = Field("farsim", min_length=1)
     tags: dict[str, str] = {}
     resume: str = Field(
-        "", description="a finished job's checkpoints to go on from, as azureml://..."
+        "", description="whose checkpoints to go on from: a job's name, or azureml://..."
     )
 
 

@@ -135,6 +135,24 @@ def train(
         str,
         typer.Option(help="A Ray cluster to run on; without, a local Ray.", show_default=False),
     ] = "",
+    ray_nodes: Annotated[
+        int,
+        typer.Option(min=0, help="With --ray-address: nodes that it must have before it begins."),
+    ] = 0,
+    wait_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0, help="How long servers (--sims) and --ray-nodes may take to be there; 0: none."
+        ),
+    ] = 0.0,
+    mlflow: Annotated[
+        bool | None,
+        typer.Option(
+            "--mlflow/--no-mlflow",
+            help="Log to MLflow; without, where MLFLOW_TRACKING_URI is set and in Azure ML.",
+            show_default=False,
+        ),
+    ] = None,
     tls_ca: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="CA of the servers' certificates, PEM."),
@@ -147,6 +165,13 @@ def train(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Its private key, PEM."),
     ] = None,
+    tls_server_name: Annotated[
+        str,
+        typer.Option(
+            help="The host that the servers' certificate names, if not that of their addresses.",
+            show_default=False,
+        ),
+    ] = "",
     token_file: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="File with the bearer token."),
@@ -246,6 +271,10 @@ def train(
 
     found = checkpoints.find(resume) if resume is not None else None
     connection = connection_fields(tls_ca, tls_cert, tls_key, token_file)
+    if tls_server_name:
+        connection["tls_server_name"] = tls_server_name
+    if ray_nodes and not ray_address:
+        raise typer.BadParameter("--ray-nodes is for --ray-address")
     if deployment:
         if sims or (live and not live_runners):
             raise typer.BadParameter("--deployment is in place of --sims, and not for --live")
@@ -306,6 +335,9 @@ def train(
         checkpoint_every=checkpoint_every,
         resume=found,
         ray_address=ray_address,
+        ray_nodes=ray_nodes,
+        wait_seconds=wait_seconds,
+        mlflow=mlflow,
         options=option_values.parse(option or ()),
         layer=_layer(num_envs, env_runners),
         seed=seed,

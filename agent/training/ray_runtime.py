@@ -36,7 +36,7 @@ def ray_runtime(address: str = "", cpus: int = 1) -> Iterator[None]:
         cpus: that a local Ray shall have for actors at least, whether the machine has or not.
 
     Raises:
-        ServerUnavailable: there is no cluster at that address.
+        ServerUnavailable: there is no cluster at that address, or it wants another token.
     """
     # Ray's own warnings about its usage statistics and environment, on every start.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -48,12 +48,21 @@ def ray_runtime(address: str = "", cpus: int = 1) -> Iterator[None]:
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[None]:
     import ray
+    from ray.exceptions import AuthenticationError
 
     try:
         _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
+    except OSError as error:
         raise ServerUnavailable(f"no Ray cluster at {address}: {error}", address) from error
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (AuthenticationError, OSError, ValueError, RuntimeError) as error:
+        # Ray does not always say that it was the token.
+        raise ServerUnavailable(
+            f"no Ray cluster at {address} that lets us in: {error}. If it wants a token, "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, say which",
+            address,
+        ) from error
     try:
         yield
     finally:

@@ -37,6 +37,9 @@ class Request:
         checkpoint_every: iterations from one checkpoint to the next; 0 for only at the end.
         resume: the checkpoint to go on from.
         ray_address: of a Ray cluster; empty for a local Ray.
+        ray_nodes: how many nodes the cluster must have first; 0 for whatever it has.
+        wait_seconds: how long servers and nodes may take to be there; 0 for not at all.
+        mlflow: whether the run goes to MLflow; None for where that is expected.
         options: of the simulator; they override the file's.
         layer: settings of the algorithm that override the file's.
         seed: of everything random; None draws one.
@@ -59,6 +62,9 @@ class Request:
     checkpoint_every: int = 0
     resume: Checkpoint | None = None
     ray_address: str = ""
+    ray_nodes: int = 0
+    wait_seconds: float = 0.0
+    mlflow: bool | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     layer: Layer = field(default_factory=dict)
     seed: int | None = None

@@ -17,18 +17,21 @@ from agent.training import learning_curve
 from agent.training import live as live_training
 from agent.training.baselines import Baselines, play_baselines
 from agent.training.checkpoint import Manifest, plain, versions
+from agent.training.coordination import wait_for_nodes, wait_for_servers
 from agent.training.display import display_on, duration
 from agent.training.gateway import gateway_addresses
 from agent.training.interrupt import Interrupt
 from agent.training.records import PROGRESS, Records, read_progress
 from agent.training.request import Decisions, Request
 from agent.training.servers import server_addresses
+from agent.training.tracking import tracked
 from farsim import spaces
 from farsim.errors import FarsimError, SpaceMismatch, Unsupported
 
 if TYPE_CHECKING:
     from agent.live.greeting import GreetingServer
     from agent.training.algorithm import Plan, Simulators
+    from agent.training.configuration import Setting
     from agent.training.film import FilmCrew
     from agent.training.interface import Interface
     from agent.training.iteration import Iteration
@@ -74,6 +77,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             with console.status("loading RLlib …"):
                 from agent.training.algorithm import Simulators, build, plan
+                from agent.training.ray_nodes import shortage, spread_runners, where_runners_are
                 from agent.training.ray_runtime import ray_runtime
                 from agent.training.waiting import Patience, StoppedWaiting
             live = request.live
@@ -100,6 +104,8 @@ class Run:
                     console.print(f"finished: {stopped.reason}, and no simulator has come")
                     return
             decisions = self._decisions
+            if request.wait_seconds and request.sims and request.gateway is None:
+                wait_for_servers(addresses, request.connection, request.wait_seconds, console)
             if live is None or live.runners:
                 self._servers = list(addresses)
             simulators = Simulators(
@@ -117,17 +123,24 @@ class Run:
                 console.print(f"finished: {stopped.reason}, and no simulator has come")
                 return
             self._check_agents(interface)
-            algorithm_plan = plan(
-                decisions.algo, simulators, interface, decisions.layers, decisions.policies
-            )
+            layers = decisions.layers
+            if request.ray_address:
+                layers = [self._enter_cluster(stack, addresses), *layers]
+            algorithm_plan = plan(decisions.algo, simulators, interface, layers, decisions.policies)
             if live is not None:
                 algorithm_plan = live_training.live_plan(algorithm_plan, live)
             self._check_resumable(algorithm_plan)
             self._describe(algorithm_plan)
             stack.push(self._tell_failed)
-            with console.status("starting Ray …"):
-                stack.enter_context(ray_runtime(request.ray_address, algorithm_plan.cpus))
-            with console.status("building environments and networks …"):
+            if not request.ray_address:
+                with console.status("starting Ray …"):
+                    stack.enter_context(ray_runtime(cpus=algorithm_plan.cpus))
+            with contextlib.ExitStack() as building:
+                building.enter_context(console.status("building environments and networks …"))
+                if request.ray_address:
+                    building.enter_context(spread_runners())
+                    if lacking := shortage(algorithm_plan.config):
+                        console.print(f"[yellow]{lacking}[/yellow]", soft_wrap=True)
                 if self._greeter is None:
                     algorithm = build(algorithm_plan)
                 else:
@@ -135,6 +148,8 @@ class Run:
                         algorithm = build(handed)
                 stack.callback(algorithm.stop)
                 steps = self._restore(algorithm)
+            if request.ray_address and live is None:
+                self._tell_runners(where_runners_are(algorithm))
             if live is not None:
                 patience = Patience(interrupt, decisions.stop.seconds)
                 self._host = live_training.Host(algorithm, console, patience)
@@ -143,6 +158,23 @@ class Run:
             self._draw_curve(simulators, algorithm_plan)
 
     # -- doing it -------------------------------------------------------------------------
+
+    def _enter_cluster(
+        self, stack: contextlib.ExitStack, servers: Sequence[str]
+    ) -> Mapping[str, Mapping[str, Setting]]:
+        """Connects to the Ray cluster; the settings that follow from its nodes."""
+        from agent.training.ray_nodes import check_nodes, settings
+        from agent.training.ray_runtime import ray_runtime
+
+        request = self._request
+        with self._console.status("connecting to the Ray cluster …"):
+            stack.enter_context(ray_runtime(request.ray_address))
+            if request.ray_nodes:
+                wait_for_nodes(request.ray_nodes, request.wait_seconds, self._console)
+            check_nodes(request.connection)
+        if request.live is not None or request.gateway is not None:
+            return {}  # Whose simulators come to this machine.
+        return settings(servers, are_local=not request.sims)
 
     @property
     def _is_nameless(self) -> bool:
@@ -244,10 +276,13 @@ class Run:
         try:
             with (
                 Records(request.out) as records,
+                tracked(request.mlflow, request.out, self._description, self._console) as tracking,
                 display_on(self._console, self._decisions.stop) as display,
             ):
 
                 def iterated(iteration: Iteration) -> None:
+                    if tracking is not None:
+                        tracking.add(iteration)
                     if film is not None and iteration.number % request.video_every == 0:
                         self._shoot(film, iteration, records)
 
@@ -382,6 +417,13 @@ class Run:
             self._console.print("No stop condition is given: Ctrl-C stops, and saves.")
         if self._host is not None:
             self._host.announce()
+
+    def _tell_runners(self, runners: Sequence[Mapping[str, Any]]) -> None:
+        """Which env runner is where in the cluster."""
+        self._update_description(env_runners=runners)
+        for runner in runners:
+            where = f"env runner {runner['env_runner']} on {runner['node']}"
+            self._console.print(f"{where}, at {', '.join(runner['servers'])}", soft_wrap=True)
 
     def _tell_interrupted(self) -> None:
         self._console.print("stopping after this iteration; Ctrl-C again stops at once")

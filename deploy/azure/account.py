@@ -12,7 +12,10 @@ from farsim.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
+    from azure.core import PipelineClient
+    from azure.core.rest import HttpRequest, HttpResponse
     from azure.mgmt.containerinstance import ContainerInstanceManagementClient
+    from azure.storage.blob import ContainerClient
 
 #: The tag of everything that is made, with the deployment's name.
 TAG = "farsim-deployment"
@@ -89,6 +92,30 @@ class Account:
             self.azure.workspace,
             **self._options(),
         )
+
+    def blobs(self, url: str, secret: str | None) -> ContainerClient:
+        """The client for a container of Azure Blob Storage.
+
+        Args:
+            url: of the container.
+            secret: an account's key or a shared access signature; None for whoever is signed in.
+        """
+        from azure.storage.blob import ContainerClient
+
+        return ContainerClient.from_container_url(url, secret or self._who(), **self._options())
+
+    def rest(self, url: str) -> PipelineClient[HttpRequest, HttpResponse]:
+        """A client for what no package of the SDK covers; it signs, retries and raises as they do.
+
+        Args:
+            url: that all requests begin with.
+        """
+        from azure.core import PipelineClient
+        from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy
+
+        scope = "https://management.azure.com/.default"
+        policies = [RetryPolicy(), BearerTokenCredentialPolicy(self._who(), scope)]
+        return PipelineClient(url, policies=policies, **self._options())
 
     def resource_id(self, provider: str, kind: str, name: str) -> str:
         """Of a resource in the group, such as "Microsoft.Network", "virtualNetworks", "farsim"."""

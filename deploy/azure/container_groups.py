@@ -130,20 +130,7 @@ class GroupPlan:
 
     def connection(self) -> dict[str, str]:
         """How clients reach the servers: fields of ``farsim.channel.ConnectionOptions``."""
-        folder = self.simulators.tls
-        if folder is None:
-            return {}
-        folder = folder.resolve()
-        files = {
-            "tls_ca": certs.CA,
-            "tls_cert": certs.CLIENT,
-            "tls_key": certs.CLIENT_KEY,
-        }
-        found = {key: str(folder / name) for key, name in files.items()}
-        if (folder / certs.TOKEN).is_file():
-            found["token_file"] = str(folder / certs.TOKEN)
-        # A group's address is known only when it runs, so its certificate cannot name it.
-        return {**found, "tls_server_name": server_name(folder)}
+        return {} if self.simulators.tls is None else connection_of(self.simulators.tls)
 
     def _serve_arguments(self) -> list[str]:
         wanted = self.simulators
@@ -211,6 +198,17 @@ def _check_files(folder: Path) -> None:
             str(folder),
         )
     server_name(folder)
+
+
+def connection_of(folder: Path) -> dict[str, str]:
+    """How clients reach servers with a folder's certificates, as ``GroupPlan.connection``."""
+    folder = folder.resolve()
+    files = {"tls_ca": certs.CA, "tls_cert": certs.CLIENT, "tls_key": certs.CLIENT_KEY}
+    found = {key: str(folder / name) for key, name in files.items()}
+    if (folder / certs.TOKEN).is_file():
+        found["token_file"] = str(folder / certs.TOKEN)
+    # A group's address is known only when it runs, so its certificate cannot name it.
+    return {**found, "tls_server_name": server_name(folder)}
 
 
 def server_name(folder: Path) -> str:

@@ -62,13 +62,18 @@ def build_context(folder: Path, dockerfile: str, wheelhouse: Path | None) -> Ite
             )
     with tempfile.TemporaryFile(prefix="farsim-context-") as file:
         with tarfile.open(fileobj=file, mode="w") as tar:
-            for name in sorted(exclude_paths(str(folder), _ignored(folder), dockerfile)):
+            for name in files_of(folder, dockerfile):
                 if not (wheels and name.split("/")[0] == WHEELHOUSE):
                     tar.add(folder / name, name, recursive=False, filter=_anonymous)
             for wheel in wheels:
                 tar.add(wheel.resolve(), f"{WHEELHOUSE}/{wheel.name}", filter=_anonymous)
         file.seek(0)
         yield file
+
+
+def files_of(folder: Path, dockerfile: str) -> list[str]:
+    """What of a checkout the context has, folders too: all that ``.dockerignore`` leaves."""
+    return sorted(exclude_paths(str(folder), _ignored(folder), dockerfile))
 
 
 def _ignored(folder: Path) -> list[str]:

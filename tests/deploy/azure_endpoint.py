@@ -79,7 +79,10 @@ class Endpoint:
         refusals: for requests to come.
         failing: patterns of creations that are accepted and whose operation then fails.
         routes: further answers: a pattern of ``"METHOD path"``, and what answers it with
-            ``(status, body)``; the body is JSON, or text as it is.
+            ``(status, body)`` or ``(status, body, headers)``; the body is JSON, or text as it is.
+        query: of the request that is being answered.
+        headers: of that request.
+        raw: the content of that request.
     """
 
     url: str = ""
@@ -89,9 +92,12 @@ class Endpoint:
     refusals: list[Refusal] = field(default_factory=list)
     failing: list[str] = field(default_factory=list)
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
-    routes: list[tuple[str, Callable[[Endpoint, re.Match[str], Any], tuple[int, Any]]]] = field(
+    routes: list[tuple[str, Callable[[Endpoint, re.Match[str], Any], tuple[Any, ...]]]] = field(
         default_factory=list
     )
+    query: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    raw: bytes = b""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def transport(self) -> Transport:
@@ -124,6 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         with endpoint.lock:
             endpoint.requests.append(f"{self.command} {path}")
+            endpoint.query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
+            endpoint.headers, endpoint.raw = self.headers, raw
             self._answer(endpoint, path, raw)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = do_HEAD = _handle
@@ -131,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, endpoint: Endpoint, path: str, raw: bytes) -> None:
         asked = f"{self.command} {path}"
         key = path.lower().rstrip("/")
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}" and "/blob/" not in key:
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}" and "sig" not in endpoint.query:
             self._refuse(401, "InvalidAuthenticationToken", "the access token is not accepted")
             return
         for refusal in endpoint.refusals:
@@ -226,9 +234,12 @@ class _Handler(BaseHTTPRequestHandler):
             data = json.dumps(body).encode()
         self.send_response(status)
         is_text = isinstance(body, (bytes, str))
-        self.send_header("Content-Type", "text/plain" if is_text else "application/json")
+        kind = "text/plain" if is_text else "application/json"
+        self.send_header("Content-Type", (headers or {}).get("Content-Type", kind))
         self.send_header("Content-Length", str(len(data)))
         for name, value in (headers or {}).items():
+            if name == "Content-Type":
+                continue
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
