@@ -16,23 +16,27 @@ import pytest
 
 from agent.remote_vector_env import RemoteVectorEnv
 from tests.agent.training.command import Workplace, workplace
+from tests.examples import foreign
 from tests.gateways import gateway
 from tests.proxy import Proxy
 from tests.servers import ROOT, serving
 
 SOURCE = ROOT / "examples" / "cpp"
-BUILD = ROOT / "build" / "examples-cpp"
+BUILD = ROOT / "build" / "test-examples-cpp"
 PACKAGES = "g++ cmake pkg-config libgrpc++-dev libprotobuf-dev protobuf-compiler-grpc"
 
 
 @pytest.fixture(scope="session")
 def programs() -> Path:
-    """The folder with the programs; built again only where something has changed."""
+    """The folder with the programs; built again only where something has changed.
+
+    They are not optimised, to be built sooner.
+    """
     hint = f"on Debian or Ubuntu: sudo apt-get install {PACKAGES}"
     missing = [tool for tool in ("g++", "cmake", "protoc") if shutil.which(tool) is None]
     assert not missing, f"{', '.join(missing)} is not here; {hint}"
     for command in (
-        ["cmake", "-S", str(SOURCE), "-B", str(BUILD)],
+        ["cmake", "-S", str(SOURCE), "-B", str(BUILD), "-DCMAKE_BUILD_TYPE=None"],
         ["cmake", "--build", str(BUILD), "--parallel", "2"],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
@@ -116,6 +120,22 @@ def test_a_token(programs, tmp_path) -> None:
         assert re.search(r"token\s+│ pass", check(address, "--token-file", str(token), *only))
 
 
+def test_tls_and_a_token(programs, tmp_path) -> None:
+    secrets = foreign.secrets(tmp_path)
+    with simulator(programs, *secrets.serving) as address:
+        secrets.assert_guarded(address)
+
+
+def test_a_lease_runs_out(programs) -> None:
+    with simulator(programs, "--max-sessions", "1") as address:
+        foreign.assert_a_lease_runs_out(address)
+
+
+def test_the_doctor_knows_the_simulators_share(address: str) -> None:
+    shares = foreign.shares(address)
+    assert 0 < shares["simulator"] < shares["step"]
+
+
 def test_it_listens_beyond_this_machine_only_when_told(programs) -> None:
     command = [str(programs / "simulator"), "--listen", "0.0.0.0:0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
@@ -194,6 +214,11 @@ def test_it_is_learned_and_played_live(programs, address: str, place: Workplace)
     last = re.search(r"mean return (\S+), of the rule (\S+), fallbacks 0", done.stdout)
     assert last, done.stdout
     assert float(last[1]) >= float(last[2]) + 30, done.stdout
+
+
+@pytest.mark.slow
+def test_it_feeds_a_learner(programs, place: Workplace) -> None:
+    foreign.feed(place, programs / "live")
 
 
 def test_live_where_no_policy_is_served(programs, address: str) -> None:

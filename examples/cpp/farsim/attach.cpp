@@ -6,6 +6,7 @@
 #include <iostream>
 #include <random>
 
+#include "farsim/flags.h"
 #include "farsim/serve.h"
 #include "farsim/stream.h"
 #include "farsim/v1/gateway.pb.h"

@@ -6,6 +6,7 @@
 
 #include <iostream>
 
+#include "farsim/flags.h"
 #include "farsim/stream.h"
 #include "farsim/v1/simulator.grpc.pb.h"
 

@@ -1,10 +1,14 @@
 // A simulator's program: serves a model, or dials in with it, until SIGTERM.
 #pragma once
 
-#include "farsim/flags.h"
-#include "farsim/host.h"
+#include <signal.h>
+
+#include "farsim/model.h"
 
 namespace farsim {
+
+class Flags;
+class Host;
 
 int serve(const Model& model, int argc, char** argv);
 

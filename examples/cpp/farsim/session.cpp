@@ -7,6 +7,8 @@
 namespace farsim {
 namespace {
 
+using Seconds = std::chrono::duration<double>;
+
 uint64_t entropy() {
   std::random_device device;
   return (static_cast<uint64_t>(device()) << 32) | device();
@@ -260,7 +262,7 @@ v1::SimReply Session::carry_out(const v1::SimRequest& request) {
       echo(request.reset(), reply);
       break;
     case v1::SimRequest::kStep:
-      *reply.mutable_batch() = step(request.step());
+      *reply.mutable_batch() = step(request.step(), *reply.mutable_timing());
       echo(request.step(), reply);
       break;
     case v1::SimRequest::kRender:
@@ -331,7 +333,8 @@ v1::Batch Session::reset(const v1::Reset& request) {
   return batch(envs, changes);
 }
 
-v1::Batch Session::step(const v1::Step& request) {
+v1::Batch Session::step(const v1::Step& request, v1::Timing& timing) {
+  const auto begun = Clock::now();
   const auto envs = named(!request.has_environments(), request.environments());
   for (uint32_t env : envs) {
     if (places_[env].episode == Episode::kNone) {
@@ -344,13 +347,18 @@ v1::Batch Session::step(const v1::Step& request) {
     }
   }
   read_actions(request, envs);
+  const auto read = Clock::now();
   Changes changes;
   changes.reward.assign(envs.size(), 0.0);
   changes.terminated.assign(envs.size(), 0);
   changes.truncated.assign(envs.size(), 0);
   changes.finals.resize(observation_leaves_.size());
   for (size_t row = 0; row < envs.size(); ++row) advance(envs[row], row, changes);
-  return batch(envs, changes);
+  const auto stepped = Clock::now();
+  v1::Batch message = batch(envs, changes);
+  timing.set_simulator_seconds(Seconds(stepped - read).count());
+  timing.set_codec_seconds(Seconds(Clock::now() - stepped + (read - begun)).count());
+  return message;
 }
 
 // Puts the actions where the environments that are to act find them.

@@ -64,7 +64,7 @@ class Session {
   v1::SimReply carry_out(const v1::SimRequest& request);
   v1::Opened opened() const;
   v1::Batch reset(const v1::Reset& request);
-  v1::Batch step(const v1::Step& request);
+  v1::Batch step(const v1::Step& request, v1::Timing& timing);
   v1::States save(const v1::SaveState& request) const;
   v1::Batch load(const v1::LoadState& request);
 
