@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +41,22 @@ class Serving:
 
 @contextmanager
 def serving(
-    *arguments: str, address: str = "127.0.0.1:0", folder: Path = ROOT
+    *arguments: str,
+    address: str = "127.0.0.1:0",
+    folder: Path = ROOT,
+    inside: Sequence[str] = (),
 ) -> Iterator[Serving]:
-    """Runs ``farsim serve`` in ``folder``; at the end stops it, and checks that it drained."""
+    """Runs ``farsim serve`` in ``folder``; at the end stops it, and checks that it drained.
+
+    Args:
+        arguments: what to serve, and options.
+        address: where it listens.
+        folder: where it runs.
+        inside: a command that runs the rest of its arguments, as ``ip netns exec NAME`` does.
+    """
     with tempfile.TemporaryDirectory(prefix="farsim-test-") as temporary:
         ports, log = Path(temporary, "ports"), Path(temporary, "log")
-        command = [sys.executable, "-m", "farsim", "serve", *arguments]
+        command = [*inside, sys.executable, "-m", "farsim", "serve", *arguments]
         command += [
             "--address",
             address,

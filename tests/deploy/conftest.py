@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,6 @@ from farsim import deployment
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ROOT / "tests" / "deploy" / "engine.sh"
-
-Deploy = Callable[..., str]
 
 
 def output_of(*command: str | Path) -> str:
@@ -78,39 +76,57 @@ class Image:
 
 
 @pytest.fixture(scope="session")
-def build(
-    engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, str], Image]:
-    """Builds the image of a target from wheels of this machine's package index."""
-    base = output_of(ENGINE, "base").splitlines()[-1]
+def base(engine: docker.DockerClient) -> str:
+    """The image that others are built on."""
+    return output_of(ENGINE, "base").splitlines()[-1]
 
-    def build(target: str, extras: str) -> Image:
-        folder = tmp_path_factory.mktemp(f"wheels-{target}")
-        wanted = folder / "requirements.txt"
-        script = ROOT / "deploy" / "docker" / "requirements.py"
-        wanted.write_text(
-            output_of(sys.executable, script, ROOT / "pyproject.toml", extras, "--build")
-        )
-        output_of(
-            *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet"),
-            *("--only-binary=:all:", "--python-version=3.11", "--dest", folder),
-            *("--constraint", ROOT / "constraints.txt", "--requirement", wanted),
-        )
-        image = Image(f"farsim-test/{target}", base)
-        farsim(
-            *("deploy", "docker", "build", target, "--tag", image.tag, "--base-image", base),
-            *("--wheelhouse", folder, "--no-index", *(["--cpu"] if target == "train" else [])),
-        )
-        for wheel in folder.glob("*.whl"):
-            wheel.unlink()
-        return image
 
-    return build
+def wheels(folder: Path, requirements: str, *arguments: object) -> Path:
+    """A folder of the wheels that the images' Python takes, of this machine's package index."""
+    wanted = folder / "requirements.txt"
+    wanted.write_text(requirements)
+    output_of(
+        *(sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet"),
+        *("--only-binary=:all:", "--python-version=3.11", "--dest", folder),
+        *("--constraint", ROOT / "constraints.txt", "--requirement", wanted, *map(str, arguments)),
+    )
+    return folder
 
 
 @pytest.fixture(scope="session")
-def simulator_image(build: Callable[[str, str], Image]) -> Image:
-    return build("sim", "sim")
+def simulator_image(base: str, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """Built from wheels alone, as on a machine whose builds reach no network."""
+    script = ROOT / "deploy" / "docker" / "requirements.py"
+    needed = output_of(sys.executable, script, ROOT / "pyproject.toml", "sim", "--build")
+    wheelhouse = wheels(tmp_path_factory.mktemp("wheels"), needed)
+    image = Image("farsim-test/sim", base)
+    farsim(
+        *("deploy", "docker", "build", "sim", "--tag", image.tag, "--base-image", base),
+        *("--wheelhouse", wheelhouse, "--no-index"),
+    )
+    return image
+
+
+@pytest.fixture(scope="session")
+def head_image(base: str, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """Built from the package index, but for PyTorch: this machine's, which may lack CUDA."""
+    wheelhouse = wheels(tmp_path_factory.mktemp("torch"), "torch", "--no-deps")
+    image = Image("farsim-test/train", base)
+    arguments = {
+        "EXTRAS": "train",
+        # Bytecode of all of it takes longer to make than to do without.
+        "PIP_NO_COMPILE": "1",
+        # As this machine's pip has them.
+        **{name: os.environ[name] for name in ("PIP_CERT", "PIP_INDEX_URL") if name in os.environ},
+    }
+    farsim(
+        *("deploy", "docker", "build", "train", "--tag", image.tag, "--base-image", base),
+        *("--wheelhouse", wheelhouse, "--network", "host"),
+        *(f"--build-arg={name}={value}" for name, value in arguments.items()),
+    )
+    for wheel in wheelhouse.glob("*.whl"):
+        wheel.unlink()
+    return image
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -4,7 +4,8 @@
 #   engine.sh install   install Debian's engine where there is none
 #   engine.sh start     start it unless one runs; prints the process number of what it started
 #   engine.sh base      print the name of the image to build on: python:3.11-slim-bookworm if the
-#                       engine has it or can fetch it, else a stand-in made of Debian's packages
+#                       engine has it or can fetch it, else a stand-in made of the files of this
+#                       machine's own packages, which takes Debian 12
 #
 # It installs and starts nothing without root: elsewhere an engine that runs is all that is needed.
 set -euo pipefail
@@ -65,6 +66,34 @@ start() {
     fail "the Docker Engine did not start within $WAIT_SECONDS s"
 }
 
+# The names of packages that a small Debian with Python has, and of all that they need.
+packages() {
+    local essential
+    essential=$(dpkg-query --show --showformat='${Essential} ${Package}\n' | sed -n 's/^yes //p')
+    # shellcheck disable=SC2086 # One word a package.
+    apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts \
+        --no-breaks --no-replaces --no-enhances \
+        $essential ca-certificates libstdc++6 passwd python3-venv \
+        | sort -u \
+        | comm -12 - <(dpkg-query --show --showformat='${db:Status-Abbrev} ${Package}\n' | sed -n 's/^ii  *//p' | sort -u)
+}
+
+# A root file system as a tar file. Packages are not configured anew: their files as they are here
+# will do, but for the accounts, which are those that Debian begins with.
+stand_in() {
+    {
+        printf '%s\n' /bin /sbin /lib /lib64
+        # Where those are links into /usr, packages may still name files by the link.
+        packages | xargs dpkg-query --listfiles \
+            | grep '^/.' | sed -E 's,^/(bin|sbin|lib|lib64)/,/usr&,'
+        find /etc/ssl/certs
+    } | sort -u \
+        | grep -Ev '^/(etc/(passwd|group|hostname|hosts|resolv\.conf)$|usr/share/(doc|man|info|locale|lintian)/)' \
+        | perl -nle 'print substr($_, 1) if -e || -l' \
+        | tar --directory=/ --create --no-recursion --files-from=- \
+            --transform='s,^usr/share/base-passwd/\(passwd\|group\)\.master$,etc/\1,'
+}
+
 base() {
     for image in "$PUBLIC" "$STAND_IN"; do
         if docker image inspect "$image" >/dev/null 2>&1; then
@@ -76,21 +105,10 @@ base() {
         echo "$PUBLIC"
         return
     fi
-    may_install || fail "no image registry answers, and making an image takes root on Debian"
-    install_packages debootstrap ca-certificates
-    # Not local: the trap comes after this function.
-    root=$(mktemp --directory --tmpdir=/dev/shm)
-    trap 'rm -rf "$root"' EXIT
-    debootstrap --variant=minbase --include=python3-minimal,python3-venv,ca-certificates bookworm "$root" >"$root.log" 2>&1 || {
-        tail -n 20 "$root.log" >&2
-        rm -f "$root.log"
-        fail "debootstrap could not make an image"
-    }
-    rm -f "$root.log"
-    # The authorities that this machine trusts, as pip within a build needs them.
-    cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
-    tar -C "$root" --exclude=./var/cache/apt/* --exclude=./var/lib/apt/lists/* -c . \
-        | docker import - "$STAND_IN" >/dev/null
+    may_install || fail "no image registry answers, and making an image takes root on Debian 12"
+    install_packages ca-certificates libstdc++6 passwd python3-venv
+    [[ -x /usr/bin/python3.11 ]] || fail "no image registry answers, and Debian's Python here is not 3.11"
+    stand_in | docker import - "$STAND_IN" >/dev/null
     echo "$STAND_IN"
 }
 
@@ -98,5 +116,5 @@ case ${1:-} in
     install) install ;;
     start) start "${2:?the file for its log}" ;;
     base) base ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit 2 ;;
+    *) sed -n '2,11s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

@@ -218,8 +218,8 @@ def test_missing_images_and_unknown_deployments_are_told(engine):
     assert "no deployment 'nowhere'" in farsim("deploy", "docker", "logs", "nowhere", code=1)
 
 
-def test_the_head_s_image_trains_on_containers(engine, trio, build):
-    image = build("train", "train,video")
+def test_the_head_s_image_trains_on_containers(engine, trio, head_image):
+    image = head_image
     size = engine.images.get(image.tag).attrs["Size"]
     base = engine.images.get(image.base).attrs["Size"]
     print(f"the head's image adds {(size - base) / 1e6:.0f} MB to {base / 1e6:.0f} MB")
@@ -227,8 +227,17 @@ def test_the_head_s_image_trains_on_containers(engine, trio, build):
         *("farsim", "train", "adder", "--sims", ",".join(trio.addresses)),
         *("--stop-steps", "800", "--num-envs", "9", "--out", "/tmp/run"),
     ]
-    # The addresses are on this machine's loopback interface, hence its network.
     output = engine.containers.run(
-        image.tag, command, network_mode="host", shm_size="1g", remove=True, stderr=True
+        image.tag,
+        command,
+        # The addresses are on this machine's loopback interface.
+        network_mode="host",
+        shm_size="1g",
+        read_only=True,
+        tmpfs={"/tmp": "nosuid,nodev,exec,size=2g"},
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges:true"],
+        remove=True,
+        stderr=True,
     )
     assert b"finished" in output

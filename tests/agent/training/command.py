@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +40,13 @@ class Workplace:
         self.quick = self.folder / "quick.yaml"
         self.quick.write_text(QUICK)
 
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
-        """A command that runs."""
+    def start(self, *arguments: object, inside: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """A command that runs.
+
+        Args:
+            arguments: of ``farsim``.
+            inside: a command that runs the rest of its arguments, as ``ip netns exec NAME`` does.
+        """
         environment = {
             **os.environ,
             "TMPDIR": str(self.scratch),
@@ -49,7 +54,7 @@ class Workplace:
             "RAY_ADDRESS": "127.0.0.1:1",  # Nobody is there: it must not be tried.
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "farsim", *map(str, arguments)],
+            [*inside, sys.executable, "-m", "farsim", *map(str, arguments)],
             cwd=self.folder,
             env=environment | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
