@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
-from numpy.testing import assert_array_equal
 
 from agent.batch import Batch
 from agent.session import Session
 from simserver.catalogue import BUILT_IN
 from tests.servers import Serving, serving
-from tests.simserver.particle_traces import Trace, trace_paths
+from tests.simserver.particle_traces import Trace, assert_recorded_values, trace_paths
 
 TRACES = trace_paths()
 
@@ -68,7 +67,8 @@ def assert_recorded(
     assert not batch.faults
     for group, part in zip(session.groups, batch.groups, strict=True):
         for key, field in fields.items():
-            assert_array_equal(getattr(part, field), recorded(trace, key, group.agents, at), key)
+            rows = recorded(trace, key, group.agents, at)
+            assert_recorded_values(trace.scenario, key, getattr(part, field), rows)
 
 
 def recorded(trace: Trace, key: str, agents: tuple[str, ...], at: tuple) -> np.ndarray:

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from simserver.simulator import Batch, BoolArray, IntArray
 from tests.simserver.particle_play import make
-from tests.simserver.particle_traces import Trace, folder, trace_paths
+from tests.simserver.particle_traces import Trace, assert_recorded_values, folder, trace_paths
 
 TRACES = trace_paths()
 
@@ -66,7 +66,8 @@ class Replay:
                 "truncations": part.truncated,
             }.items():
                 recorded = [arrays[f"{key}.{name}"][at] for name in group.agents]
-                assert_array_equal(values, self._rows(envs, recorded), key)
+                rows = self._rows(envs, recorded)
+                assert_recorded_values(self.trace.scenario, key, values, rows)
             assert part.observation.dtype == np.float32
         self._check_state(envs, "state", at)
         self._check_infos(batch, envs, at)
