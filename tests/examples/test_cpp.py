@@ -217,10 +217,6 @@ def test_it_is_learned_and_played_live(programs, address: str, place: Workplace)
 
 
 @pytest.mark.slow
-def test_it_feeds_a_learner(programs, place: Workplace) -> None:
-    foreign.feed(place, programs / "live")
-
-
 def test_live_where_no_policy_is_served(programs, address: str) -> None:
     done = subprocess.run(
         [str(programs / "live"), "--policy", address, "--episodes", "1"],
