@@ -83,9 +83,10 @@ EXTRA_MODULES = {
         *("imageio", "PIL", "pettingzoo", "prometheus_client"),
     },
     "docker": {"docker"},
-    "azure": {"azure", "docker"},
+    "azure": {"azure", "docker", "pydantic"},
     "video": {"imageio", "imageio_ffmpeg", "PIL"},
     "onnx": {"onnx", "onnxruntime", "onnxscript"},
+    "mlflow": {"mlflow"},
     "dmenv": {"dm_env_rpc"},
     "openenv": {"websockets"},
 }
