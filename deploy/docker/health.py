@@ -69,6 +69,9 @@ def _reason(container: Any) -> str:
         return "ran out of memory; --memory gives it more"
     if found["Status"] == "running" and not container.attrs["RestartCount"]:
         return f"is unhealthy{_probed(container)}"
+    if found["Status"] == "running":
+        # Started anew already, and with that its exit code is gone.
+        return "ended, and was started anew"
     return f"ended with code {found['ExitCode']}{': ' + found['Error'] if found['Error'] else ''}"
 
 

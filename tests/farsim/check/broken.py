@@ -211,7 +211,7 @@ class HalfCarriedOut(Mischief):
     expected, sentence = "actions/nothing has happened", "A request that cannot be carried out"
 
     class session(Session):
-        def _step(self, request: pb.Step) -> pb.Batch:
+        def _step(self, request: pb.Step) -> pb.SimReply:
             try:
                 return super()._step(request)
             except (InvalidAction, InvalidTensor):
@@ -310,7 +310,7 @@ class DisabledGoesOn(Mischief):
     expected, sentence = "autoreset/DISABLED", "A step for an environment whose episode is over"
 
     class session(Session):
-        def _step(self, request: pb.Step) -> pb.Batch:
+        def _step(self, request: pb.Step) -> pb.SimReply:
             if self._episodes.mode is AutoresetMode.DISABLED:
                 self._episodes.mode = AutoresetMode.NEXT_STEP
             return super()._step(request)
@@ -320,12 +320,12 @@ class RewardedStart(Mischief):
     expected, sentence = "autoreset/NEXT_STEP", "The step after the end ignores"
 
     class session(Session):
-        def _step(self, request: pb.Step) -> pb.Batch:
-            batch = super()._step(request)
-            if self._episodes.mode is AutoresetMode.NEXT_STEP and batch.started.index:
-                for part in batch.groups:
+        def _step(self, request: pb.Step) -> pb.SimReply:
+            reply = super()._step(request)
+            if self._episodes.mode is AutoresetMode.NEXT_STEP and reply.batch.started.index:
+                for part in reply.batch.groups:
                     part.reward.CopyFrom(tensors.pack(tensors.unpack(part.reward) + 1))
-            return batch
+            return reply
 
 
 class NewObservationAsFinal(Mischief):
