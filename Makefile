@@ -22,7 +22,7 @@ WHEELHOUSE ?= wheelhouse
 EXTRAS ?= train,video
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-clusters lint format format-check types pytest proto proto-archive train gallery wheelhouse bench clean
+.PHONY: help setup test test-long lint format format-check types pytest proto proto-archive train gallery wheelhouse bench clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -30,14 +30,14 @@ help: ## List the targets
 
 setup: $(SETUP) $(PROTO_TOOLS) ## Make .venv with everything in it
 
-test: setup $(DEBIAN) ## Check format, lint and types, then run all tests but those of clusters
+test: setup $(DEBIAN) ## Check format, lint and types, then run all tests but the long ones
 	@$(MAKE) --no-print-directory format-check
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
-	@$(MAKE) --no-print-directory pytest PYTEST_ARGS='-m "not cluster" $(PYTEST_ARGS)'
+	@$(MAKE) --no-print-directory pytest PYTEST_ARGS='-m "not long" $(PYTEST_ARGS)'
 
-test-clusters: setup $(DEBIAN) $(ENGINE) ## Build both images and train in containers, namespaces and a Ray cluster
-	$(BIN)/python -m pytest -m cluster $(PYTEST_ARGS)
+test-long: setup $(DEBIAN) $(ENGINE) ## The long ones: images, containers, namespaces, a Ray cluster
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 pytest: setup ## Run the tests alone, two files at a time; PYTEST_ARGS="-k adder" for some of them
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)

@@ -19,7 +19,7 @@ from farsim.certs import make_certificates, make_token
 from tests.agent.training.command import workplace
 from tests.deploy.conftest import Image, farsim, left_of, start
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 #: Of the simulators' image, over what it is built on.
 MOST_MEGABYTES = 150

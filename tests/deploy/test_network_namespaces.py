@@ -83,7 +83,7 @@ def answering(*pairs: tuple[Host, Host]) -> list[dict[str, list[int]]]:
             process.wait(20)
 
 
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.slow
 def test_training_works_and_every_other_port_is_silent(
     hosts: dict[str, Host], place: Workplace, tmp_path: Path

@@ -114,7 +114,7 @@ def test_there_is_no_cluster_without_a_token(script: tuple[str, ...], folder: Pa
     assert "error: no token: set RAY_AUTH_TOKEN" in result.stderr
 
 
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_machines_train_together_and_a_stranger_stays_out(folder: Path, tmp_path: Path):
     deployment = parse(FILE, "farsim.yaml")

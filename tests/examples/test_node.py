@@ -269,6 +269,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         yield place
 
 
+@pytest.mark.long
 def test_live_lines_feed_a_learner(built: Path, place: Workplace):
     foreign.feed(place, "node", built / "dist/src/play.js")
 

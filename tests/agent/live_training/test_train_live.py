@@ -81,7 +81,7 @@ def test_a_run_is_fed_by_simulators_alone(place: Workplace) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env_runners", [0, 1])
+@pytest.mark.parametrize("env_runners", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_one_ctrl_c_while_nobody_is_there(place: Workplace, env_runners: int) -> None:
     process = place.start(
         *("train", "--live", "--live-address", "127.0.0.1:0", "--env-runners", env_runners),
@@ -101,7 +101,7 @@ def test_one_ctrl_c_while_nobody_is_there(place: Workplace, env_runners: int) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env_runners", [0, 1])
+@pytest.mark.parametrize("env_runners", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_the_time_is_up_while_nobody_is_there(place: Workplace, env_runners: int) -> None:
     output = place.run(
         *("train", "--live", "--live-address", "127.0.0.1:0", "--env-runners", env_runners),

@@ -11,7 +11,7 @@ from tests.agent.training.command import Workplace, workplace
 from tests.neighbours import dm_catch, openenv_thermostat
 from tests.servers import serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

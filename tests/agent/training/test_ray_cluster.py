@@ -77,7 +77,7 @@ def results(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_runner_has_its_share_and_training_outlives_a_node(
     cluster: RayCluster, place: Workplace
@@ -129,7 +129,7 @@ def test_every_runner_has_its_share_and_training_outlives_a_node(
     place.check_clean()
 
 
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_node_without_farsim_is_named(cluster: RayCluster, place: Workplace):
     (place.folder / "sitecustomize.py").write_text(WITHOUT_AGENT)
@@ -142,7 +142,7 @@ def test_a_node_without_farsim_is_named(cluster: RayCluster, place: Workplace):
         cluster.kill(cluster.nodes[-1])
 
 
-@pytest.mark.cluster
+@pytest.mark.long
 @pytest.mark.slow
 def test_other_nodes_do_not_reach_local_servers(cluster: RayCluster, place: Workplace):
     output = place.run("train", "adder", "--ray-address", cluster.address, code=1)
