@@ -82,7 +82,8 @@ def parse(text: str, name: str, overrides: Mapping[str, Any] | None = None) -> D
     try:
         return Deployment.model_validate(said)
     except ValidationError as error:
-        mistakes = [_mistake(detail, root, name) for detail in error.errors()]
+        flags = [tuple(dotted.split(".")) for dotted in overrides or {}]
+        mistakes = [_mistake(detail, root, name, flags) for detail in error.errors()]
         raise InvalidDeployment("\n".join(mistakes), name) from error
 
 
@@ -95,10 +96,13 @@ def _set(said: dict[str, Any], path: Sequence[str], value: Any) -> None:
     said[path[-1]] = value
 
 
-def _mistake(detail: ErrorDetails, root: yaml.Node | None, name: str) -> str:
+def _mistake(
+    detail: ErrorDetails, root: yaml.Node | None, name: str, flags: Sequence[tuple[str, ...]]
+) -> str:
     """One line: where, and what is wrong."""
     location = detail["loc"]
-    where = f"{name}, line {_line(root, location)}"
+    flag = next((flag for flag in flags if location[: len(flag)] == flag), None)
+    where = f"--set {'.'.join(flag)}" if flag else f"{name}, line {_line(root, location)}"
     key = location[-1] if location else ""
     inside = ".".join(str(part) for part in location[:-1])
     section = f"section '{inside}'" if inside else "a deployment"

@@ -47,7 +47,6 @@ from agent.training.checkpoint import InvalidCheckpoint, Manifest
 from agent.training.ray_runtime import quiet
 
 #: In RLlib's checkpoints.
-MARK = "rllib_checkpoint.json"
 _MODULES = Path("learner_group", "learner", "rl_module")
 
 logger = logging.getLogger(__name__)

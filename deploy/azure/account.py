@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -129,6 +130,8 @@ class Account:
             return self.credential
         from azure.identity import DefaultAzureCredential
 
+        # A page about every way that it has tried; our error says the two that matter.
+        logging.getLogger("azure.identity").setLevel(logging.ERROR)
         return DefaultAzureCredential()
 
     def _options(self) -> dict[str, Any]:

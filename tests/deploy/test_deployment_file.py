@@ -127,6 +127,11 @@ def test_each_mistake_is_told_with_its_line(right: str, wrong: str, message: str
         parse(GOOD.replace(right, wrong, 1), "farsim.yaml")
 
 
+def test_mistakes_of_flags_are_told_as_theirs():
+    with pytest.raises(InvalidDeployment, match=r"^--set head\.sise: section 'head' has no 'sise'"):
+        parse(GOOD, "farsim.yaml", {"head.sise": "Standard_NC6s_v3"})
+
+
 def test_all_mistakes_are_told_at_once():
     wrong = GOOD.replace("replicas: 4", "replica: 4").replace("nodes: 2,", "nods: 2,")
     with pytest.raises(InvalidDeployment) as caught:

@@ -103,7 +103,9 @@ class Expression:
         try:
             tree = ast.parse(self._text, mode="eval")
         except SyntaxError as error:
-            raise self._error(f"{error.msg}", (error.offset or 1) - 1) from error
+            # Python says 0 of what breaks off.
+            at = error.offset - 1 if error.offset else len(self._text)
+            raise self._error(f"{error.msg}", at) from error
         except (ValueError, RecursionError) as error:
             raise self._error(f"{error}", 0) from error
         self._run = self._part(tree.body).run

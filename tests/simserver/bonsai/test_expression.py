@@ -50,6 +50,7 @@ def test_values(text, value):
 @pytest.mark.parametrize(
     ("text", "message", "column"),
     [
+        ("state.value +", "invalid syntax", 14),
         ("-abs(state.valu - 50)", "no field 'valu' here; did you mean 'value'?", 12),
         ("1 + valeu", "no field 'valeu' in state; did you mean 'value'?", 5),
         ("state.value.level", "what has this field is no struct", 13),
