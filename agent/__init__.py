@@ -8,6 +8,11 @@ environment, so that this needs no import at all::
 
 from gymnasium.envs.registration import register, registry
 
+from farsim import polling
+
+# Before any module of this package loads gRPC.
+polling.settle()
+
 REMOTE_ENV_ID = "farsim/Remote-v0"
 
 if REMOTE_ENV_ID not in registry:

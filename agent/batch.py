@@ -7,16 +7,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from gymnasium import Space
 from numpy.typing import NDArray
 
 from agent.description import Group, Parameter
-from farsim import errors, spaces, tensors
+from farsim import errors, spaces, tensors, varint
 from farsim.errors import FarsimError, ProtocolError
+from farsim.steps import Stepped, StepPlan
 from farsim.v1 import simulator_pb2 as pb
 from farsim.v1 import tensor_pb2
 
 IntArray = NDArray[np.int64]
+
+_NO_ROWS: IntArray = np.zeros(0, np.int64)
+_NO_ROWS.setflags(write=False)
+
+_GROUPS_TAG = pb.Batch.GROUPS_FIELD_NUMBER << 3 | 2
+#: The fields of a ``GroupBatch`` that a plan reads; they come once.
+_PLANNED = ("rows", "observation", "reward", "terminated", "truncated")
 
 #: A batch of values of one space, laid out as Gymnasium's vector environments lay it out.
 BatchedValue = Any
@@ -117,20 +126,138 @@ class Batch:
         if batch.HasField("environments") and batch.environments.index != environments.tolist():
             raise ProtocolError("a reply about other environments than the request")
         started = np.array(batch.started.index, np.int64)
-        return cls(
-            environments=environments,
-            groups=tuple(
-                _group(message, group, environments, started)
-                for message, group in zip(batch.groups, groups, strict=True)
-            ),
-            faults={fault.environment: errors.from_proto(fault.error) for fault in batch.faults},
-            started=started,
-            episode_options={
+        decoded = [
+            _group(message, group, environments, started)
+            for message, group in zip(batch.groups, groups, strict=True)
+        ]
+        return cls._of(batch, environments, decoded, started, parameters)
+
+    @classmethod
+    def from_bytes(
+        cls,
+        raw: bytes,
+        begin: int,
+        end: int,
+        environments: IntArray,
+        groups: Sequence[Group],
+        parameters: Mapping[str, Parameter],
+        plan: StepPlan | None = None,
+    ) -> Batch:
+        """As ``from_proto``, of a serialised batch between two places in ``raw``.
+
+        Args:
+            raw: bytes with a batch in them.
+            begin: where it begins.
+            end: where it ends.
+            environments: what the request was about.
+            groups: of the session.
+            parameters: of the simulator.
+            plan: of the step that was the request.
+
+        Raises:
+            InvalidTensor, ProtocolError: as there; ``ProtocolError`` also for bytes that are none.
+        """
+        try:
+            planned = None if plan is None else _planned(raw, begin, end, groups, plan)
+            if planned is not None:
+                decoded, rest, started = planned
+                return cls._of(rest, environments, decoded, started, parameters)
+            message = pb.Batch.FromString(raw[begin:end])
+        except DecodeError as error:
+            raise ProtocolError(f"a reply that is no SimReply: {error}") from error
+        return cls.from_proto(message, environments, groups, parameters)
+
+    @classmethod
+    def _of(
+        cls,
+        message: pb.Batch | None,
+        environments: IntArray,
+        groups: Sequence[GroupBatch],
+        started: IntArray,
+        parameters: Mapping[str, Parameter],
+    ) -> Batch:
+        """With the faults and options in ``message``; None for one that says nothing of them."""
+        faults, options = {}, {}
+        if message is not None:
+            faults = {each.environment: errors.from_proto(each.error) for each in message.faults}
+            options = {
                 name: _decode(parameters[name].space, value, len(started))
-                for name, value in batch.episode_options.values.items()
+                for name, value in message.episode_options.values.items()
                 if name in parameters
-            },
-        )
+            }
+        return cls(environments, tuple(groups), faults, started, options)
+
+
+def _planned(
+    raw: bytes, begin: int, end: int, groups: Sequence[Group], plan: StepPlan
+) -> tuple[list[GroupBatch], pb.Batch | None, IntArray] | None:
+    """What ``from_bytes`` needs, if the bytes are as planned: groups, the rest, and ``started``.
+
+    Raises:
+        DecodeError: the bytes are no ``Batch``.
+    """
+    at = begin + len(plan.named)
+    if not raw.startswith(plan.named, begin):
+        return None
+    parts = []
+    for number in range(len(groups)):
+        if at >= end or raw[at] != _GROUPS_TAG:
+            return None
+        try:
+            length, first = varint.decoded(raw, at + 1)
+        except IndexError:
+            return None
+        at = first + length
+        found = plan.read_group(number, raw, first, at) if at <= end else None
+        if found is None:
+            return None
+        arrays, after = found
+        extra = pb.GroupBatch.FromString(raw[after:at]) if after < at else None
+        if extra is not None and any(extra.HasField(name) for name in _PLANNED):
+            return None
+        parts.append((arrays, extra))
+    rest, started = None, _NO_ROWS
+    if at < end:
+        rest = pb.Batch.FromString(raw[at:end])
+        if len(rest.groups) or rest.HasField("environments"):
+            return None
+        started = _index(rest.started)
+    decoded = [
+        _stepped(group, plan.rows[number], *part, started)
+        for number, (group, part) in enumerate(zip(groups, parts, strict=True))
+    ]
+    return decoded, rest, started
+
+
+def _stepped(
+    group: Group,
+    rows: IntArray,
+    arrays: Stepped,
+    extra: pb.GroupBatch | None,
+    started: IntArray,
+) -> GroupBatch:
+    """One group of the reply to a step, with a row for each of its agents."""
+    final_rows, final_observation, acting = _NO_ROWS, None, None
+    if extra is not None:
+        final_rows, final_observation = _final(extra, group, rows)
+        acting = _acting(extra, group, rows)
+    return GroupBatch(
+        rows=rows,
+        observation=arrays.observation,
+        reward=arrays.reward,
+        terminated=arrays.terminated,
+        truncated=arrays.truncated,
+        action_masks=arrays.action_masks,
+        infos={} if extra is None else _infos(extra.infos, len(rows)),
+        final_rows=final_rows,
+        final_observation=final_observation,
+        final_infos={} if extra is None else _infos(extra.final_infos, len(final_rows)),
+        acting=(
+            _who_acts(group, rows, arrays.terminated, arrays.truncated, started)
+            if acting is None
+            else acting
+        ),
+    )
 
 
 def _group(
@@ -141,20 +268,11 @@ def _group(
     count = len(rows)
     if message.HasField("rows"):
         _check_rows(rows, every, f"rows of group '{group.name}'")
-    final_rows = np.array(message.final_rows.index, np.int64)
-    if len(final_rows):
-        _check_rows(final_rows, rows, f"final rows of group '{group.name}'")
+    final_rows, final_observation = _final(message, group, rows)
     stepped = message.HasField("reward")
     terminated = _flags(message.terminated, count, stepped)
     truncated = _flags(message.truncated, count, stepped)
-    if message.HasField("acting"):
-        acting = np.array(message.acting.index, np.int64)
-        _check_rows(acting, rows, f"acting rows of group '{group.name}'")
-    else:
-        ended = terminated | truncated
-        acting = rows
-        if ended.any():
-            acting = rows[going_on(rows // len(group.agents), ended, started)]
+    acting = _acting(message, group, rows)
     return GroupBatch(
         rows=rows,
         observation=_decode(group.observation_space, message.observation, count),
@@ -164,14 +282,48 @@ def _group(
         action_masks=tuple(tensors.unpack(mask) for mask in message.action_masks),
         infos=_infos(message.infos, count),
         final_rows=final_rows,
-        final_observation=(
-            _decode(group.observation_space, message.final_observation, len(final_rows))
-            if len(final_rows)
-            else None
-        ),
+        final_observation=final_observation,
         final_infos=_infos(message.final_infos, len(final_rows)),
-        acting=acting,
+        acting=_who_acts(group, rows, terminated, truncated, started) if acting is None else acting,
     )
+
+
+def _final(
+    message: pb.GroupBatch, group: Group, rows: IntArray
+) -> tuple[IntArray, BatchedValue | None]:
+    final_rows = _index(message.final_rows)
+    if not len(final_rows):
+        return final_rows, None
+    _check_rows(final_rows, rows, f"final rows of group '{group.name}'")
+    return final_rows, _decode(group.observation_space, message.final_observation, len(final_rows))
+
+
+def _acting(message: pb.GroupBatch, group: Group, rows: IntArray) -> IntArray | None:
+    """What the message says of who is to act; None if it says nothing."""
+    if not message.HasField("acting"):
+        return None
+    acting = _index(message.acting)
+    _check_rows(acting, rows, f"acting rows of group '{group.name}'")
+    return acting
+
+
+def _who_acts(
+    group: Group,
+    rows: IntArray,
+    terminated: NDArray[np.bool_],
+    truncated: NDArray[np.bool_],
+    started: IntArray,
+) -> IntArray:
+    """Who is to act where nothing is said of that: everyone whose episode goes on."""
+    ended = terminated | truncated
+    if not np.count_nonzero(ended):
+        return rows
+    environments = rows if len(group.agents) == 1 else rows // len(group.agents)
+    return rows[going_on(environments, ended, started)]
+
+
+def _index(rows: tensor_pb2.Rows) -> IntArray:
+    return np.array(rows.index, np.int64)
 
 
 def rows_of(environments: IntArray, agents: int) -> IntArray:
@@ -191,11 +343,23 @@ def going_on(
         ended: whether an episode of its agent ended.
         started: the environments in which an episode began, after that end if there was one.
     """
-    return ~ended | np.isin(environments, started)
+    if not len(started):
+        return ~ended
+    fresh = np.zeros(int(max(environments.max(initial=0), started.max())) + 1, np.bool_)
+    fresh[started] = True
+    return ~ended | fresh[environments]
 
 
 def _check_rows(rows: IntArray, among: IntArray, what: str) -> None:
-    if np.any(np.diff(rows) <= 0) or not np.isin(rows, among).all():
+    """Raises unless ``rows`` are increasing and some of ``among``, which are increasing too."""
+    if not len(rows):
+        return
+    increasing = not (rows[1:] <= rows[:-1]).any()
+    if not increasing or not len(among) or rows[0] < among[0] or rows[-1] > among[-1]:
+        known = False
+    else:
+        known = bool((among[np.searchsorted(among, rows)] == rows).all())
+    if not known:
         raise ProtocolError(f"{what}: {rows.tolist()} are not increasing, or nobody asked for them")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from farsim import connection
 from farsim.channel import ConnectionOptions
@@ -37,11 +36,3 @@ class Connection(connection.Connection):
             close = pb.SimRequest(sequence=self.next_sequence, close=pb.Close())
             request = close.SerializeToString()
         self.end(request)
-
-
-def parse(message: bytes) -> pb.SimReply:
-    """The reply in a message; one without content if the bytes are none."""
-    try:
-        return pb.SimReply.FromString(message)
-    except DecodeError:
-        return pb.SimReply()

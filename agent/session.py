@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from agent.actions import write_actions
 from agent.batch import Batch, BatchedValue, IntArray
 from agent.connection import Connection
 from agent.description import (
@@ -22,17 +23,18 @@ from agent.description import (
     describe,
 )
 from agent.options import Each, options_to_proto
+from agent.reply import Reply
 from agent.stream import Request, RequestStream
-from farsim import spaces, tensors
+from farsim import tensors
 from farsim.channel import ConnectionOptions
 from farsim.errors import (
     FarsimError,
     InvalidAction,
     InvalidArgument,
-    InvalidTensor,
     ProtocolError,
 )
 from farsim.protocol import PROTOCOL_VERSION
+from farsim.steps import StepPlan, StepPlans
 from farsim.v1 import simulator_pb2 as pb
 from farsim.v1 import tensor_pb2
 
@@ -47,11 +49,13 @@ class Pending:
         environments: int64, what it is about.
         request: as the stream knows it.
         kind: the kind of reply due.
+        plan: of a step, how it and its reply are written; None for as protobuf does it.
     """
 
     environments: IntArray
     request: Request
     kind: str
+    plan: StepPlan | None = None
 
 
 class Session:
@@ -104,7 +108,7 @@ class Session:
         self.max_episode_steps = opened.max_episode_steps
         self.max_in_flight = opened.max_in_flight
         self._stream = stream
-        self._every = np.arange(num_envs)
+        self._plans = StepPlans(self.groups, num_envs)
 
     @classmethod
     def open(
@@ -225,27 +229,20 @@ class Session:
             InvalidArgument: ``envs`` or ``rows`` that are not as above; nothing has been sent.
         """
         index = self._index(envs)
-        chosen = [None] * len(self.groups) if rows is None else rows
-        if len(actions) != len(self.groups) or len(chosen) != len(self.groups):
+        if len(actions) != len(self.groups) or (rows is not None and len(rows) != len(actions)):
             raise InvalidAction(
-                f"actions for {len(actions)} and rows for {len(chosen)} of {len(self.groups)} "
-                "groups"
+                f"actions for {len(actions)} and rows for "
+                f"{len(actions if rows is None else rows)} of {len(self.groups)} groups"
             )
-        message = pb.Step(environments=self._rows(index))
-        for group, action, named in zip(self.groups, actions, chosen, strict=True):
-            every = len(index) * len(group.agents)
-            sent = message.groups.add()
-            if named is not None:
-                sent.rows.index.extend(_checked_rows(group, named, index))
-                sent.rows.SetInParent()  # Present also without a row.
-            try:
-                packed = spaces.encode(
-                    group.action_space, action, every if named is None else len(named)
-                )
-            except InvalidTensor as error:
-                raise InvalidAction(f"actions of group '{group.name}': {error.message}") from None
-            sent.actions.tensors.extend(packed)
-        return self._send(index, "step", pb.SimRequest(step=message), "batch", seconds)
+        plan = self._plans.of(index)
+        body: pb.SimRequest | bytes | None = None
+        if plan is not None and (rows is None or all(named is None for named in rows)):
+            body = plan.write_request(actions)
+        if body is None:
+            message = pb.Step(environments=self._rows(index))
+            write_actions(message, self.groups, index, actions, rows or [None] * len(actions))
+            body = pb.SimRequest(step=message)
+        return self._send(index, "step", body, "batch", seconds, plan)
 
     def send_render(
         self, envs: Sequence[int] | IntArray | None = None, seconds: float | None = None
@@ -293,13 +290,20 @@ class Session:
             self._stream.close()
             raise
 
-    def _decode(self, reply: pb.SimReply, pending: Pending) -> Any:
+    def _decode(self, reply: Reply, pending: Pending) -> Any:
         if pending.kind == "batch":
-            parameters = self.description.parameters
-            return Batch.from_proto(reply.batch, pending.environments, self.groups, parameters)
+            return Batch.from_bytes(
+                reply.raw,
+                reply.begin,
+                reply.end,
+                pending.environments,
+                self.groups,
+                self.description.parameters,
+                pending.plan,
+            )
         if pending.kind == "frames":
-            return [tensors.unpack(frame) for frame in reply.frames.frames]
-        return list(reply.states.states)
+            return [tensors.unpack(frame) for frame in reply.message.frames.frames]
+        return list(reply.message.states.states)
 
     # -- synchronous ----------------------------------------------------------------------
 
@@ -366,15 +370,25 @@ class Session:
     # -- messages -------------------------------------------------------------------------
 
     def _send(
-        self, envs: IntArray, what: str, request: pb.SimRequest, kind: str, seconds: float | None
+        self,
+        envs: IntArray,
+        what: str,
+        request: pb.SimRequest | bytes,
+        kind: str,
+        seconds: float | None,
+        plan: StepPlan | None = None,
     ) -> Pending:
+        body = request if isinstance(request, bytes) else request.SerializeToString()
         within = self._stream.options.request_seconds if seconds is None else seconds
-        return Pending(envs, self._stream.send(what, request, within), kind)
+        return Pending(envs, self._stream.send(what, body, within), kind, plan)
 
     def _index(self, envs: Sequence[int] | IntArray | None) -> IntArray:
         if envs is None:
-            return self._every
+            return self._plans.whole.environments
         index = np.asarray(envs)
+        known = self._plans.known(index)
+        if known is not None:
+            return known
         if (
             index.ndim != 1
             or not index.size
@@ -397,20 +411,3 @@ def _choose(described: pb.DescribeReply, simulator: str) -> SimulatorDescription
         if candidate.name == simulator or (not simulator and len(described.simulators) == 1):
             return SimulatorDescription.from_proto(candidate)
     return None
-
-
-def _checked_rows(group: Group, rows: IntArray, envs: IntArray) -> list[int]:
-    array = np.asarray(rows)
-    agents = len(group.agents)
-    if (
-        array.ndim != 1
-        or (array.size and array.dtype.kind not in "iu")
-        or np.any(np.diff(array) <= 0)
-        or not np.isin(array // agents, envs).all()
-    ):
-        raise InvalidArgument(
-            f"rows of group '{group.name}' are increasing numbers of agents of the environments "
-            f"that are stepped, not {array.tolist()}",
-            "rows",
-        )
-    return array.astype(np.int64).tolist()

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 import grpc
 
-from agent.connection import Connection, parse
+from agent.connection import Connection
+from agent.reply import Reply
 from farsim import errors
 from farsim.channel import ConnectionOptions, backoff, may_pass, translate
 from farsim.errors import (
@@ -24,6 +25,7 @@ from farsim.errors import (
     SessionLost,
 )
 from farsim.protocol import PROTOCOL_VERSION
+from farsim.steps import numbered
 from farsim.v1 import simulator_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class Request:
     seconds: float
     sent_at: float
     message: bytes = field(repr=False)
-    reply: pb.SimReply | None = field(default=None, repr=False)
+    reply: Reply | None = field(default=None, repr=False)
 
     @property
     def deadline(self) -> float:
@@ -95,14 +97,20 @@ class RequestStream:
         """Opens the session; ``connection`` is from then on this object's to close."""
         connection.start()
         self._attach(connection)
-        sent = self.send("open", pb.SimRequest(open=request), self.options.request_seconds)
-        self._opened = self.receive(sent, "opened").opened
+        body = pb.SimRequest(open=request).SerializeToString()
+        sent = self.send("open", body, self.options.request_seconds)
+        self._opened = self.receive(sent, "opened").message.opened
         return self._opened
 
-    def send(self, what: str, request: pb.SimRequest, seconds: float) -> Request:
+    def send(self, what: str, body: bytes, seconds: float) -> Request:
         """Numbers and sends a request; its reply is due in ``seconds``.
 
         Waits only if as many requests as the server allows are without a reply: for the first's.
+
+        Args:
+            what: its kind, for error messages.
+            body: the serialised ``SimRequest`` without its number.
+            seconds: the deadline.
 
         Raises:
             MessageTooLarge: the request is over ``max_message_bytes``; it has not been sent.
@@ -112,8 +120,7 @@ class RequestStream:
         bound = self._opened.max_in_flight if self._opened is not None else 0
         while bound and len(self._unanswered) >= bound:
             self._wait_for(next(iter(self._unanswered.values())))
-        request.sequence = self._next
-        message = request.SerializeToString()
+        message = numbered(self._next, body)
         if len(message) > self.options.max_message_bytes:
             raise MessageTooLarge(
                 f"a {what} of {len(message)} bytes is over max_message_bytes "
@@ -122,14 +129,14 @@ class RequestStream:
                 self.address,
             )
         self._next += 1
-        sent = Request(what, request.sequence, seconds, time.monotonic(), message)
+        sent = Request(what, self._next - 1, seconds, time.monotonic(), message)
         self._unanswered[sent.sequence] = sent
         if self._connection is not None:
             self._connection.next_sequence = self._next
             self._connection.put(message)
         return sent
 
-    def receive(self, request: Request, kind: str) -> pb.SimReply:
+    def receive(self, request: Request, kind: str) -> Reply:
         """The reply to ``request``; those to earlier requests are kept for their own call.
 
         Args:
@@ -143,9 +150,9 @@ class RequestStream:
             FarsimError: what the server answered; nothing has then happened to any environment.
         """
         reply = self._wait_for(request)
-        found = reply.WhichOneof("reply")
+        found = reply.kind
         if found == "error":
-            error = errors.from_proto(reply.error)
+            error = errors.from_proto(reply.message.error)
             if isinstance(error, _FINAL_ERRORS):
                 self._fail(error)
             raise error
@@ -167,7 +174,7 @@ class RequestStream:
 
     # -- receiving ------------------------------------------------------------------------
 
-    def _wait_for(self, request: Request) -> pb.SimReply:
+    def _wait_for(self, request: Request) -> Reply:
         while request.reply is None:
             self._check_usable()
             if self._connection is None:
@@ -200,10 +207,10 @@ class RequestStream:
                 self._fail(error)
             self._break(error.message, error)
         else:
-            self._handle(parse(item))
+            self._handle(Reply(item))
 
-    def _handle(self, reply: pb.SimReply) -> None:
-        kind = reply.WhichOneof("reply")
+    def _handle(self, reply: Reply) -> None:
+        kind = reply.kind
         due = next(iter(self._unanswered), self._next)
         if kind == "heartbeat":
             self._heartbeat_at = time.monotonic()
@@ -218,7 +225,7 @@ class RequestStream:
         elif kind is None or reply.sequence == 0 or reply.sequence >= due:
             what = kind or "bytes that are no SimReply"
             if kind == "error":
-                what = f"an error ({reply.error.message})"
+                what = f"an error ({reply.message.error.message})"
             self._fail(
                 ProtocolError(
                     f"{self.address} sent {what}, numbered {reply.sequence}, where a reply to "
@@ -307,9 +314,9 @@ class RequestStream:
             except queue.Empty:
                 self._break(f"{self.address} did not answer within {seconds:.1f} s")
                 return
-            reply = parse(item) if isinstance(item, bytes) else None
-            if reply is not None and reply.WhichOneof("reply") in ("resumed", "error"):
-                self._resumed(connection, reply)
+            reply = Reply(item) if isinstance(item, bytes) else None
+            if reply is not None and reply.kind in ("resumed", "error"):
+                self._resumed(connection, reply.message)
                 return
             self._arrived(item)
 

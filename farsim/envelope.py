@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from farsim import varint
 from farsim.v1 import gateway_pb2, simulator_pb2
 
 #: The full name of the service where simulator servers dial in.
@@ -25,7 +26,7 @@ _Envelope = TypeVar("_Envelope", gateway_pb2.FromSimulator, gateway_pb2.ToSimula
 
 def seal(message: bytes) -> bytes:
     """A serialised ``SimRequest`` as a ``ToSimulator``, or ``SimReply`` as a ``FromSimulator``."""
-    return b"".join((_TAG, _encoded(len(message)), message))
+    return b"".join((_TAG, varint.encoded(len(message)), message))
 
 
 def unseal(kind: type[_Envelope], raw: bytes) -> bytes | _Envelope:
@@ -39,7 +40,7 @@ def unseal(kind: type[_Envelope], raw: bytes) -> bytes | _Envelope:
     """
     if raw[:1] == _TAG:
         try:
-            length, begin = _varint(raw, 1)
+            length, begin = varint.decoded(raw, 1)
         except IndexError:
             raise DecodeError("a truncated message") from None
         if begin + length == len(raw):
@@ -61,36 +62,15 @@ def peek(reply: bytes) -> tuple[int, int]:
     sequence = kind = at = 0
     try:
         while at < len(reply):
-            tag, at = _varint(reply, at)
+            tag, at = varint.decoded(reply, at)
             if tag == _SEQUENCE:
-                sequence, at = _varint(reply, at)
+                sequence, at = varint.decoded(reply, at)
             elif tag & 7 == _DELIMITED:
                 kind = tag >> 3
-                length, at = _varint(reply, at)
+                length, at = varint.decoded(reply, at)
                 at += length
             else:
                 return 0, 0
     except IndexError:
         return 0, 0
     return (sequence, kind) if at == len(reply) else (0, 0)
-
-
-def _encoded(number: int) -> bytes:
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at a position, and the position after it."""
-    number = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at
-        shift += 7

@@ -14,14 +14,14 @@ _NAMED = 5
 
 
 def read(
-    group: Group, envs: IntArray, acting: BoolArray, sent: pb.GroupActions, subject: str
+    group: Group, envs: IntArray, acting: BoolArray | None, sent: pb.GroupActions, subject: str
 ) -> BatchedValue:
     """One group's actions, one row for every agent of every one of ``envs``.
 
     Args:
         group: whose.
         envs: the environments that the request names.
-        acting: bool [all environments, agents], who is to act.
+        acting: bool [rows], who of them is to act; None for everyone.
         sent: what the request says.
         subject: what errors are about.
 
@@ -34,24 +34,32 @@ def read(
         InvalidAction: an agent that is to act has none, or one outside the action space.
         InvalidTensor: bytes, dtype or shape are wrong.
     """
-    whole = len(envs) == len(acting)
-    expected = (acting if whole else acting[envs]).reshape(-1)
-    everyone = bool(expected.all())
+    count = len(envs) * len(group.agents)
     if not sent.HasField("rows"):
-        values = _decode(group, sent, len(expected), subject)
-        if everyone:
-            spaces.check(group.action_space, values, len(expected), InvalidAction, subject)
-            return values
-        places = np.arange(len(expected))
-    else:
-        places = _places(group, envs, np.array(sent.rows.index, np.int64), subject)
-        _nobody_missing(group, envs, expected, places, subject)
-        values = _decode(group, sent, len(places), subject)
+        return check(group, _decode(group, sent, count, subject), count, acting, subject)
+    places = _places(group, envs, np.array(sent.rows.index, np.int64), subject)
+    expected = np.ones(count, np.bool_) if acting is None else acting
+    _nobody_missing(group, envs, expected, places, subject)
+    values = _decode(group, sent, len(places), subject)
     values = _within(group, values, expected[places], subject)
-    if len(places) == len(expected):
+    if len(places) == count:
         return values
-    full = spaces.zeros(group.action_space, len(expected))
+    full = spaces.zeros(group.action_space, count)
     return spaces.put(group.action_space, full, places, values)
+
+
+def check(
+    group: Group, values: BatchedValue, count: int, acting: BoolArray | None, subject: str
+) -> BatchedValue:
+    """``values``, one of ``count`` rows for every agent, as ``read`` returns them.
+
+    Raises:
+        InvalidAction: an agent that is to act has one outside the action space.
+    """
+    if acting is not None:
+        return _within(group, values, acting, subject)
+    spaces.check(group.action_space, values, count, InvalidAction, subject)
+    return values
 
 
 def _decode(group: Group, sent: pb.GroupActions, count: int, subject: str) -> BatchedValue:
@@ -65,6 +73,8 @@ def _within(group: Group, values: BatchedValue, acting: BoolArray, subject: str)
     """``values``, with zeros where those of an agent that is not to act lie outside the space."""
     space, count = group.action_space, len(acting)
     wrong = spaces.outside(space, values, count)
+    if not len(wrong):
+        return values
     ignored = wrong[~acting[wrong]]
     if len(ignored) < len(wrong):
         # Something inside the space for the ignored ones, so that the error is about another.

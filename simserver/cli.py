@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from farsim import options as option_values
+from farsim import polling
 from farsim.errors import InvalidAddress
 
 
@@ -167,6 +168,7 @@ def serve(
             _run_workers(host, port, workers, metrics_port, grace_seconds, exit_with_parent, ready)
         )
 
+    polling.settle()
     from farsim.channel import ConnectionOptions
     from farsim.serving import read_token
     from simserver import catalogue

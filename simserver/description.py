@@ -11,9 +11,10 @@ from gymnasium.vector import AutoresetMode
 from farsim import options as option_values
 from farsim import spaces, tensors
 from farsim.errors import InvalidArgument, InvalidOption
+from farsim.layout import header
+from farsim.steps import Stepped, StepPlan
 from farsim.v1 import simulator_pb2 as pb
 from farsim.v1 import tensor_pb2
-from simserver import rows
 from simserver.catalogue import Entry
 from simserver.simulator import Batch, BatchedValue, Group, GroupBatch, Info, IntArray, Parameter
 
@@ -119,27 +120,50 @@ def options_to_proto(
     )
 
 
-def batch_to_proto(
+def batch_to_bytes(
     groups: Sequence[Group],
     parameters: Sequence[Parameter],
     num_envs: int,
     envs: IntArray,
     batch: Batch,
     faults: Sequence[pb.Fault],
-) -> pb.Batch:
-    """The reply about ``envs`` of ``num_envs`` environments."""
-    message = pb.Batch(faults=faults)
+    plan: StepPlan | None = None,
+) -> list[Any]:
+    """The field ``batch`` of a serialised ``SimReply``, as buffers to join.
+
+    Args:
+        groups: of the session.
+        parameters: of the simulator.
+        num_envs: of the session.
+        envs: what the batch is about.
+        batch: what the simulator returned.
+        faults: the batch's, as the contract has them.
+        plan: of steps of ``envs``, if there is one.
+    """
+    named = b""
     if len(envs) != num_envs:
-        message.environments.index.extend(envs.tolist())
-    for group, part in zip(groups, batch.groups, strict=True):
-        _group_to_proto(group, envs, part, message.groups.add())
-    if batch.started is not None and len(batch.started):
-        message.started.index.extend(batch.started.tolist())
-        if batch.episode_options:
-            message.episode_options.CopyFrom(
-                options_to_proto(parameters, batch.episode_options, len(batch.started))
-            )
-    return message
+        rows_named = pb.Batch(environments=tensor_pb2.Rows(index=envs.tolist()))
+        named = plan.named if plan is not None else rows_named.SerializeToString()
+    parts: list[Any] = [b"", named]  # The first is for the header.
+    size = len(named)
+    for number, (group, part) in enumerate(zip(groups, batch.groups, strict=True)):
+        fields, length = _group_to_bytes(number, group, envs, part, plan)
+        start = header(pb.Batch.GROUPS_FIELD_NUMBER, length)
+        parts.append(start)
+        parts += fields
+        size += len(start) + length
+    started = batch.started
+    if faults or (started is not None and len(started)):
+        rest = pb.Batch(faults=faults)
+        if started is not None and len(started):
+            rest.started.index.extend(started.tolist())
+            if batch.episode_options:
+                options = options_to_proto(parameters, batch.episode_options, len(started))
+                rest.episode_options.CopyFrom(options)
+        parts.append(rest.SerializeToString())
+        size += len(parts[-1])
+    parts[0] = header(pb.SimReply.BATCH_FIELD_NUMBER, size)
+    return parts
 
 
 def indices(message: pb.SimRequest, field: str, count: int, subject: str) -> IntArray:
@@ -159,10 +183,39 @@ def indices(message: pb.SimRequest, field: str, count: int, subject: str) -> Int
     return index
 
 
-def _group_to_proto(group: Group, envs: IntArray, part: GroupBatch, message: pb.GroupBatch) -> None:
-    count = len(rows.of_batch(group, part, envs))
-    if part.rows is not None and count != len(envs) * len(group.agents):
-        message.rows.index.extend(part.rows.tolist())
+def _group_to_bytes(
+    number: int, group: Group, envs: IntArray, part: GroupBatch, plan: StepPlan | None
+) -> tuple[list[Any], int]:
+    """A serialised ``GroupBatch``, as buffers to join, and how many bytes they are."""
+    count = len(envs) * len(group.agents) if part.rows is None else len(part.rows)
+    named = part.rows is not None and count != len(envs) * len(group.agents)
+    written = None
+    if plan is not None and not named and part.reward is not None:
+        written = plan.write_group(
+            number,
+            Stepped(
+                part.observation,
+                np.asarray(part.reward, np.float64),
+                np.asarray(part.terminated, np.bool_),
+                np.asarray(part.truncated, np.bool_),
+                part.action_masks,
+            ),
+        )
+    if written is None:
+        arrays = _arrays_to_proto(group, part, count, named).SerializeToString()
+        written = [arrays], len(arrays)
+    parts, size = written
+    if part.infos or part.acting is not None or part.final_rows is not None:
+        rest = _rest_to_proto(group, part).SerializeToString()
+        parts.append(rest)
+        size += len(rest)
+    return parts, size
+
+
+def _arrays_to_proto(group: Group, part: GroupBatch, count: int, named: bool) -> pb.GroupBatch:
+    message = pb.GroupBatch()
+    if named:
+        message.rows.index.extend(part.rows.tolist())  # type: ignore[union-attr]
         message.rows.SetInParent()
     message.observation.tensors.extend(
         spaces.encode(group.observation_space, part.observation, count)
@@ -172,6 +225,12 @@ def _group_to_proto(group: Group, envs: IntArray, part: GroupBatch, message: pb.
         message.terminated.CopyFrom(tensors.pack(np.asarray(part.terminated, np.bool_)))
         message.truncated.CopyFrom(tensors.pack(np.asarray(part.truncated, np.bool_)))
     message.action_masks.extend(tensors.pack(mask) for mask in part.action_masks)
+    return message
+
+
+def _rest_to_proto(group: Group, part: GroupBatch) -> pb.GroupBatch:
+    """The fields that come after the arrays."""
+    message = pb.GroupBatch()
     message.infos.extend(_info(name, info) for name, info in part.infos.items())
     if part.final_rows is not None and len(part.final_rows):
         message.final_rows.index.extend(part.final_rows.tolist())
@@ -182,6 +241,7 @@ def _group_to_proto(group: Group, envs: IntArray, part: GroupBatch, message: pb.
     if part.acting is not None:
         message.acting.index.extend(part.acting.tolist())
         message.acting.SetInParent()
+    return message
 
 
 def _info(name: str, info: Info) -> pb.Info:

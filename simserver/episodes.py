@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class Episodes:
         self.groups = self._simulator.groups
         self._own = self._simulator.own_autoreset is not None
         self._reset_once = np.zeros(num_envs, np.bool_)
+        self._every_reset = False
         #: Who is in an episode, who is to act, and what they saw last.
         self.roster = Roster(self.groups, num_envs)
         #: Environments lost with a failed simulator that no reply has told of yet.
@@ -103,22 +105,24 @@ class Episodes:
             EpisodeOver: an episode is over, and the mode is ``DISABLED``.
         """
         self._whole(envs, "step")
-        if not self._reset_once[envs].all():
+        if not self._every_reset and not self._reset_once[envs].all():
             raise ProtocolError(
                 f"environments {envs[~self._reset_once[envs]].tolist()} have no episode: "
                 "send a reset for them before the first step"
             )
         self.roster.mark()
-        over = self.roster.over(envs)
-        lost = np.isin(envs, list(self._lost))
-        if self.mode is AutoresetMode.DISABLED and (over & ~lost).any():
-            raise EpisodeOver(
-                f"the episodes of environments {envs[over & ~lost].tolist()} are over: "
-                "reset them, or open the session with an autoreset mode"
-            )
+        over = lost = None
+        if self._lost or not self.roster.all_in_episode:
+            over = self.roster.over(envs)
+            lost = np.isin(envs, list(self._lost)) if self._lost else np.zeros_like(over)
+            if self.mode is AutoresetMode.DISABLED and (over & ~lost).any():
+                raise EpisodeOver(
+                    f"the episodes of environments {envs[over & ~lost].tolist()} are over: "
+                    "reset them, or open the session with an autoreset mode"
+                )
         if self._own:
             return self._step_own(envs, actions)
-        if not over.any() and not self._lost:
+        if over is None or lost is None or not (self._lost or over.any()):
             batch = self._advance(envs, actions)
         else:
             batch = self._step_by_state(envs, actions, over, lost)
@@ -134,7 +138,7 @@ class Episodes:
 
     def abandon(self, envs: IntArray) -> None:
         """Leaves ``envs`` without an episode, as before their first reset."""
-        self._reset_once[envs] = False
+        self._reset_once[envs] = self._every_reset = False
         self.roster.end(envs)
 
     def close(self) -> None:
@@ -163,14 +167,12 @@ class Episodes:
         """Starts the next episodes; environments that fail to are faults and stay over."""
         try:
             batch = self._simulator_reset(envs, None, {})
+            self._begin(envs, batch)
         except Exception as error:
             if len(envs) == 1:
                 logger.warning("a reset of environment %d failed", envs[0], exc_info=True)
                 return self._failed(envs, error)
-            return self._join(
-                [(envs[i : i + 1], self._restart(envs[i : i + 1])) for i in range(len(envs))]
-            )
-        self._begin(envs, batch)
+            return self._join([(env, self._kept(env, self._restart(env))) for env in _each(envs)])
         if batch.faults:
             self.roster.end(np.array(sorted(batch.faults)))
         return batch
@@ -184,14 +186,12 @@ class Episodes:
         simulator = self.simulator
         if self._own or self._forgotten.isdisjoint(envs.tolist()):
             return simulator.reset(envs, seeds, options)
-        batches = [
-            self._reset_as_before(
-                simulator, envs[i : i + 1], seeds and seeds[i : i + 1], options, i
-            )
-            for i in range(len(envs))
-        ]
+        parts = []
+        for i, env in enumerate(_each(envs)):
+            begun = self._reset_as_before(simulator, env, seeds and seeds[i : i + 1], options, i)
+            parts.append((env, self._kept(env, begun)))
         self._forgotten.difference_update(envs.tolist())
-        return self._join([(envs[i : i + 1], batch) for i, batch in enumerate(batches)])
+        return self._join(parts)
 
     def _reset_as_before(
         self,
@@ -278,9 +278,18 @@ class Episodes:
             parts.append((envs[running], self._advance(envs[running], chosen)))
         next_up = over & ~lost
         if next_up.any():
+            parts = [(named, self._kept(named, part)) for named, part in parts]
             # A simulator that failed in the step above is made anew by this reset.
             parts.append((envs[next_up], self._restart(envs[next_up])))
         return self._as_step(envs, self._join(parts))
+
+    def _kept(self, envs: IntArray, batch: Batch) -> Batch:
+        """``batch`` with copies of what the simulator may reuse in its next call."""
+        groups = [
+            rows.copied(group, part, len(rows.of_batch(group, part, envs)))
+            for group, part in zip(self.groups, batch.groups, strict=True)
+        ]
+        return replace(batch, groups=groups)
 
     def _as_step(self, envs: IntArray, batch: Batch) -> Batch:
         """``batch`` with rewards and flags also where all of ``envs`` have just started."""
@@ -294,13 +303,27 @@ class Episodes:
 
     def _restart_ended(self, envs: IntArray, batch: Batch) -> Batch:
         """SAME_STEP: starts the next episodes of those that ended just now."""
-        ended = envs[self.roster.over(envs)]
-        if not ended.size:
+        if self.roster.all_in_episode:
             return batch
+        places = np.flatnonzero(self.roster.over(envs))
+        if not places.size:
+            return batch
+        ended = envs[places]
+        batch = self._kept(envs, batch)
         after = self._restart(ended)
-        keep = np.setdiff1d(ended, list(after.faults))
+        keep = np.setdiff1d(ended, list(after.faults)) if after.faults else ended
         groups = []
         for group, before, fresh in zip(self.groups, batch.groups, after.groups, strict=True):
+            replaced = after.faults or rows.replace_ended(
+                group,
+                before,
+                fresh,
+                rows.of_environments(group, places),
+                rows.of_environments(group, ended),
+            )
+            if isinstance(replaced, GroupBatch):
+                groups.append(replaced)
+                continue
             index = rows.of_batch(group, before, envs)
             is_final = np.isin(index, rows.of_environments(group, keep))
             final, going_on = np.flatnonzero(is_final), np.flatnonzero(~is_final)
@@ -325,9 +348,8 @@ class Episodes:
             groups.append(merged)
         return Batch(
             groups,
-            {**batch.faults, **{env: after.faults[env] for env in after.faults}},
-            after.started,
-            after.episode_options,
+            {**batch.faults, **after.faults},
+            *self._join_started([part for part in (batch, after) if part.started is not None]),
         )
 
     def _join(self, parts: list[tuple[IntArray, Batch]]) -> Batch:
@@ -367,6 +389,7 @@ class Episodes:
 
     def _begin(self, envs: IntArray, batch: Batch) -> None:
         self._reset_once[envs] = True
+        self._every_reset = bool(self._reset_once.all())
         for env in envs.tolist() if self._lost else ():
             self._lost.pop(env, None)
         self.roster.begin(envs, batch)
@@ -376,3 +399,8 @@ class Episodes:
             raise Unsupported(
                 "this simulator steps all its environments at once: leave out which ones"
             )
+
+
+def _each(envs: IntArray) -> list[IntArray]:
+    """``envs`` one by one."""
+    return [envs[i : i + 1] for i in range(len(envs))]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from farsim import spaces
 from farsim.errors import SimulatorFault
 from simserver import rows
+from simserver.last_seen import LastSeen
 from simserver.simulator import Batch, BatchedValue, BoolArray, Group, GroupBatch, IntArray
 
 
@@ -29,12 +29,22 @@ class Roster:
 
     def __init__(self, groups: Sequence[Group], num_envs: int) -> None:
         self._groups = tuple(groups)
-        self.going: list[BoolArray] = [
-            np.zeros((num_envs, len(group.agents)), np.bool_) for group in groups
-        ]
+        everyone = [np.ones((num_envs, len(group.agents)), np.bool_) for group in groups]
+        #: ``going`` and ``acting`` are these very arrays where that is so.
+        self._everyone: list[BoolArray] = everyone
+        self.going: list[BoolArray] = [~flags for flags in everyone]
         self.acting: list[BoolArray] = list(self.going)
-        self._last: list[BatchedValue] = [None] * len(self._groups)
+        self._last = [
+            LastSeen(group, flags.size) for group, flags in zip(groups, everyone, strict=True)
+        ]
         self.mark()
+
+    @property
+    def all_in_episode(self) -> bool:
+        """Whether it is sure at a glance that no environment's episode is over."""
+        return any(
+            going is everyone for going, everyone in zip(self.going, self._everyone, strict=True)
+        )
 
     def over(self, envs: IntArray) -> BoolArray:
         """Of which of ``envs`` no agent's episode goes on."""
@@ -44,13 +54,24 @@ class Roster:
             over &= ~of_envs.any(axis=1)
         return over
 
+    def to_act(self, number: int, envs: IntArray) -> BoolArray | None:
+        """Who of a group's agents in ``envs`` is to act, bool [rows]; None for everyone."""
+        acting = self.acting[number]
+        if acting is self._everyone[number]:
+            return None
+        flags = (acting if len(envs) == len(acting) else acting[envs]).reshape(-1)
+        return None if flags.all() else flags
+
     def mark(self) -> None:
         """Remembers how things are, before a step."""
-        self._marked = list(self.going), list(self._last)
+        self._marked = list(self.going)
+        for last in self._last:
+            last.mark()
 
     def forget_step(self) -> None:
         """What was seen since the mark may be nonsense: goes back to what was seen before it."""
-        self._last = list(self._marked[1])
+        for last in self._last:
+            last.forget()
 
     def begin(self, envs: IntArray, batch: Batch) -> None:
         """``batch`` is what new episodes, or loaded ones, of ``envs`` start with."""
@@ -72,67 +93,85 @@ class Roster:
             InvalidTensor: an observation does not fit its space.
         """
         for number, (group, part) in enumerate(zip(self._groups, batch.groups, strict=True)):
-            whole = part.rows is None and len(envs) == len(self.going[number])
-            index = rows.of_batch(group, part, envs)
-            going = _going_on(group, part, index, batch.started)
-            if whole:
-                self.going[number] = going.reshape(self.going[number].shape)
+            everyone = self._everyone[number]
+            whole = part.rows is None and len(envs) == len(everyone)
+            ended = _ended(part)
+            if whole and ended is None:
+                index, going = None, None
+                self.going[number] = everyone
             else:
-                self.going[number] = self.going[number].copy()
-                self.going[number].reshape(-1)[index] = going
+                index = rows.of_batch(group, part, envs)
+                going = _going_on(group, index, ended, batch.started)
+                if whole:
+                    self.going[number] = going.reshape(everyone.shape)
+                else:
+                    self.going[number] = self.going[number].copy()
+                    self.going[number].reshape(-1)[index] = going
             if part.acting is None and whole:
                 self.acting[number] = self.going[number]
             else:
-                self.acting[number] = self.acting[number].copy()
-                self.acting[number][envs] = False
-                acting = index[going] if part.acting is None else part.acting
-                if part.acting is not None and not np.isin(acting, index[going]).all():
-                    raise SimulatorFault(
-                        f"rows {np.setdiff1d(acting, index[going]).tolist()} of group "
-                        f"'{group.name}' are to act, but have ended, or are not in the batch"
-                    )
-                self.acting[number].reshape(-1)[acting] = True
-            self._remember(number, index, part.observation)
+                if index is None or going is None:
+                    index = rows.of_batch(group, part, envs)
+                    going = np.ones(len(index), np.bool_)
+                self._note_acting(number, envs, index[going], part.acting)
+            self._last[number].note(None if whole else index, part.observation)
 
     def last_rows(self, envs: IntArray) -> list[tuple[IntArray, BatchedValue]]:
         """For each group the rows that a fault of ``envs`` has, and what they saw last.
 
         They are those whose episode went on at the mark, and where nobody's did, all.
         """
-        going = self._marked[0]
+        going = self._marked
         nobody = ~np.any([flags[envs].any(axis=1) for flags in going], axis=0)
         found = []
         for number, group in enumerate(self._groups):
             concerned = going[number][envs] | nobody[:, None]
             index = rows.of_environments(group, envs)[concerned.reshape(-1)]
-            if self._last[number] is None:
-                self._last[number] = self._zeros(number)
-            found.append((index, spaces.take(group.observation_space, self._last[number], index)))
+            found.append((index, self._last[number].take(index)))
         return found
 
-    def _remember(self, number: int, index: IntArray, observation: BatchedValue) -> None:
-        space = self._groups[number].observation_space
-        if len(index) == self.going[number].size:
-            # A copy, since the simulator may reuse its arrays.
-            self._last[number] = spaces.take(space, observation, index)
-            return
-        if self._last[number] is None:
-            self._last[number] = self._zeros(number)
-        self._last[number] = spaces.put(space, self._last[number], index, observation)
+    def _note_acting(
+        self, number: int, envs: IntArray, going: IntArray, acting: IntArray | None
+    ) -> None:
+        """Of a group's agents in ``envs`` those that ``acting`` says are to act, None for all.
 
-    def _zeros(self, number: int) -> BatchedValue:
-        return spaces.zeros(self._groups[number].observation_space, self.going[number].size)
+        Args:
+            number: of the group.
+            envs: the environments.
+            going: the rows in them whose episode goes on.
+            acting: what a batch says.
+        """
+        if acting is not None and not np.isin(acting, going).all():
+            raise SimulatorFault(
+                f"rows {np.setdiff1d(acting, going).tolist()} of group "
+                f"'{self._groups[number].name}' are to act, but have ended, or are not in the "
+                "batch"
+            )
+        flags = self.acting[number].copy()
+        flags[envs] = False
+        flags.reshape(-1)[going if acting is None else acting] = True
+        self.acting[number] = flags
+
+
+def _ended(part: GroupBatch) -> BoolArray | None:
+    """Which rows of a batch have ended; None for none."""
+    if part.terminated is None or part.truncated is None:
+        return None
+    # Of an author's 0 and 1, ~ would make -1 and -2.
+    ended = np.asarray(part.terminated | part.truncated, np.bool_)
+    return ended if np.count_nonzero(ended) else None
 
 
 def _going_on(
-    group: Group, part: GroupBatch, index: IntArray, started: IntArray | None
+    group: Group, index: IntArray, ended: BoolArray | None, started: IntArray | None
 ) -> BoolArray:
     """Which of the rows ``index`` of a batch are of an episode that goes on."""
-    if part.terminated is None or part.truncated is None:
+    if ended is None:
         return np.ones(len(index), np.bool_)
-    # Of an author's 0 and 1, ~ would make -1 and -2.
-    going: BoolArray = ~np.asarray(part.terminated | part.truncated, np.bool_)
-    if started is not None:
+    going = ~ended
+    if started is not None and len(started):
         # A simulator with its own autoreset has begun the next episode already.
-        going |= np.isin(index, rows.of_environments(group, started))
+        begun = np.zeros(int(index[-1]) // len(group.agents) + 1, np.bool_)
+        begun[started[started < len(begun)]] = True
+        going |= begun[index // len(group.agents)]
     return going

@@ -24,6 +24,24 @@ def of_batch(group: Group, batch: GroupBatch, envs: IntArray) -> IntArray:
     return of_environments(group, envs) if batch.rows is None else batch.rows
 
 
+def copied(group: Group, batch: GroupBatch, count: int) -> GroupBatch:
+    """``batch``, of ``count`` rows, to keep while its simulator goes on, which may reuse arrays."""
+    return replace(
+        batch,
+        observation=spaces.concatenate(group.observation_space, [(batch.observation, count)]),
+        reward=None if batch.reward is None else np.array(batch.reward),
+        terminated=None if batch.terminated is None else np.array(batch.terminated),
+        truncated=None if batch.truncated is None else np.array(batch.truncated),
+        action_masks=tuple(np.array(mask) for mask in batch.action_masks),
+        infos={
+            name: replace(info, values=np.array(info.values))
+            if isinstance(info.values, np.ndarray)
+            else info
+            for name, info in batch.infos.items()
+        },
+    )
+
+
 def select(group: Group, batch: GroupBatch, rows: IntArray, positions: IntArray) -> GroupBatch:
     """The part of ``batch`` at ``positions``; ``rows`` are the rows of the whole batch."""
     return GroupBatch(
@@ -40,7 +58,9 @@ def select(group: Group, batch: GroupBatch, rows: IntArray, positions: IntArray)
 
 def select_infos(infos: dict[str, Info], positions: IntArray, count: int) -> dict[str, Info]:
     """The infos about ``positions`` of a batch of ``count`` rows, renumbered to their order."""
-    selected = {}
+    selected: dict[str, Info] = {}
+    if not infos:
+        return selected
     new_position = np.full(count, -1, np.int64)
     new_position[positions] = np.arange(len(positions))
     for name, info in infos.items():
@@ -58,28 +78,71 @@ def merge(group: Group, parts: Sequence[GroupBatch]) -> GroupBatch:
     Every part has ``rows``. A part without rewards counts as rows that have just started:
     reward 0, neither terminated nor truncated.
     """
-    counts = [len(_rows(part)) for part in parts]
     rows = np.concatenate([_rows(part) for part in parts])
     order = np.argsort(rows, kind="stable")
-    observation = spaces.concatenate(
-        group.observation_space,
-        [(part.observation, count) for part, count in zip(parts, counts, strict=True)],
-    )
+    places = _places(parts, order)
+    total = len(rows)
+    reward = np.zeros(total)
+    terminated, truncated = np.zeros(total, np.bool_), np.zeros(total, np.bool_)
+    for part, place in zip(parts, places, strict=True):
+        if part.reward is not None:
+            reward[place] = part.reward
+        if part.terminated is not None:
+            terminated[place] = part.terminated
+        if part.truncated is not None:
+            truncated[place] = part.truncated
     masks = zip(*(part.action_masks for part in parts), strict=True)
+    observations = [(part.observation, place) for part, place in zip(parts, places, strict=True)]
     return GroupBatch(
-        observation=spaces.take(group.observation_space, observation, order),
-        reward=np.concatenate(
-            [
-                np.zeros(count) if part.reward is None else part.reward
-                for part, count in zip(parts, counts, strict=True)
-            ]
-        )[order],
-        terminated=_flags([part.terminated for part in parts], counts)[order],
-        truncated=_flags([part.truncated for part in parts], counts)[order],
+        observation=spaces.scatter(group.observation_space, observations, total),
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated,
         action_masks=tuple(np.concatenate(leaf)[order] for leaf in masks),
-        infos=_merge_infos(parts, counts, order),
+        infos=_merge_infos(parts, places),
         rows=rows[order],
         acting=_merge_acting(parts),
+    )
+
+
+def replace_ended(
+    group: Group, before: GroupBatch, start: GroupBatch, at: IntArray, final_rows: IntArray
+) -> GroupBatch | None:
+    """A step of which some rows have ended, and begun anew in the same step.
+
+    Args:
+        group: whose.
+        before: the step, with a row for every agent.
+        start: what follows where rows have ended, in the same order.
+        at: the positions of the rows that have ended.
+        final_rows: these rows.
+
+    Returns:
+        The step with the start in their place; None if it takes more than that.
+    """
+    special = (before.rows, before.acting, start.rows, start.acting)
+    if any(part is not None for part in special) or len(before.action_masks) != len(
+        start.action_masks
+    ):
+        return None
+    space, count = group.observation_space, len(before.reward) if before.reward is not None else 0
+    infos = before.infos
+    if before.infos or start.infos:
+        going_on = np.setdiff1d(np.arange(count), at)
+        kept = replace(start, infos=select_infos(before.infos, going_on, count))
+        infos = _merge_infos([kept, start], [going_on, at])
+    masks = []
+    for mask, new in zip(before.action_masks, start.action_masks, strict=True):
+        masks.append(np.array(mask))
+        masks[-1][at] = new
+    return replace(
+        before,
+        observation=spaces.put(space, before.observation, at, start.observation),
+        action_masks=tuple(masks),
+        infos=infos,
+        final_rows=final_rows,
+        final_observation=spaces.take(space, before.observation, at),
+        final_infos=select_infos(before.infos, at, count),
     )
 
 
@@ -129,27 +192,20 @@ def _merge_acting(parts: Sequence[GroupBatch]) -> IntArray | None:
     return np.sort(np.concatenate([acting(part, _rows(part)) for part in parts]))
 
 
-def _flags(parts: list[np.ndarray | None], counts: list[int]) -> np.ndarray:
-    return np.concatenate(
-        [
-            np.zeros(count, np.bool_) if part is None else part
-            for part, count in zip(parts, counts, strict=True)
-        ]
-    )
+def _places(parts: Sequence[GroupBatch], order: IntArray) -> list[IntArray]:
+    """For each part the places that its rows have in the order of all rows."""
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    ends = np.cumsum([len(_rows(part)) for part in parts]).tolist()
+    return [place[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _merge_infos(
-    parts: Sequence[GroupBatch], counts: list[int], order: IntArray
-) -> dict[str, Info]:
-    new_position = np.empty(len(order), np.int64)
-    new_position[order] = np.arange(len(order))
+def _merge_infos(parts: Sequence[GroupBatch], places: Sequence[IntArray]) -> dict[str, Info]:
     pieces: dict[str, list[tuple[IntArray, Info]]] = {}
-    offset = 0
-    for part, count in zip(parts, counts, strict=True):
+    for part, place in zip(parts, places, strict=True):
         for name, info in part.infos.items():
-            inside = np.arange(count) if info.rows is None else info.rows
-            pieces.setdefault(name, []).append((new_position[offset + inside], info))
-        offset += count
+            positions = place if info.rows is None else place[info.rows]
+            pieces.setdefault(name, []).append((positions, info))
     return {name: _join(piece) for name, piece in pieces.items()}
 
 

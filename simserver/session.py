@@ -8,8 +8,8 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -29,13 +29,15 @@ from farsim.errors import (
     Unsupported,
     to_proto,
 )
+from farsim.layout import header
+from farsim.steps import StepPlan, StepPlans, number_field
 from farsim.v1 import simulator_pb2 as pb
 from simserver import actions
 from simserver.catalogue import Entry
 from simserver.episodes import Episodes
 from simserver.limits import Limits
 from simserver.metrics import Metrics
-from simserver.simulator import Batch, IntArray
+from simserver.simulator import Batch, BatchedValue, IntArray
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,18 @@ _MODES = {value: mode for mode, value in describe.AUTORESET_MODES.items()} | {
     pb.AUTORESET_MODE_UNSPECIFIED: AutoresetMode.NEXT_STEP
 }
 _MAX_HEARTBEAT_SECONDS = 60.0
+_TIMING = pb.SimReply.TIMING_FIELD_NUMBER
+_NOTHING = pb.SimRequest()
+
+
+class _Asked(NamedTuple):
+    """A request: the message, or of a step that follows a plan the plan and the actions."""
+
+    sequence: int
+    kind: str | None
+    request: pb.SimRequest
+    plan: StepPlan | None = None
+    actions: list[BatchedValue] | None = None
 
 
 class Session:
@@ -78,7 +92,7 @@ class Session:
         self.heartbeat_seconds = min(
             request.heartbeat_seconds or limits.heartbeat_seconds, _MAX_HEARTBEAT_SECONDS
         )
-        self._limits, self._metrics, self._debug = limits, metrics, debug
+        self._limits, self._debug = limits, debug
         self._draining = draining
         self.entry = entry
         self._render_mode = request.render_mode
@@ -92,6 +106,8 @@ class Session:
         self._episodes = Episodes(
             lambda: entry.make(self.num_envs, self._options), self.num_envs, mode
         )
+        self._plans = StepPlans(self._episodes.groups, self.num_envs)
+        self._account = metrics.account(entry.name)
         self._lock = threading.Lock()
         self._replies: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()
         self._next = 1
@@ -118,8 +134,8 @@ class Session:
         Raises:
             DecodeError: the bytes are no SimRequest.
         """
-        request = pb.SimRequest.FromString(raw)
-        sequence = request.sequence
+        asked = self._read(raw)
+        sequence = asked.sequence
         with self._lock:
             if self.stream is not stream:
                 return None
@@ -127,10 +143,10 @@ class Session:
                 return self._repeat(sequence, raw)
             self.busy = (sequence, time.monotonic())
             try:
-                reply = self._carry_out(request)
+                parts = self._carry_out(asked)
             finally:
                 self.busy = (0, 0.0)
-            data = self._serialise(reply, request)
+            data = self._serialise(asked, parts)
             self._next += 1
             self._replies[sequence] = (raw, data)
             if len(self._replies) > self._limits.max_in_flight:
@@ -162,57 +178,65 @@ class Session:
             text = f"request {sequence} came before {self._next}; numbers go up by one"
         return self._error(sequence, SequenceError(text, "sequence")).SerializeToString()
 
-    def _serialise(self, reply: pb.SimReply, request: pb.SimRequest) -> bytes:
-        data = reply.SerializeToString()
+    def _read(self, raw: bytes) -> _Asked:
+        step = self._plans.read(raw)
+        if step is not None:
+            sequence, plan, actions = step
+            return _Asked(sequence, "step", _NOTHING, plan, actions)
+        request = pb.SimRequest.FromString(raw)
+        return _Asked(request.sequence, request.WhichOneof("request"), request)
+
+    def _serialise(self, asked: _Asked, parts: Sequence[Any]) -> bytes:
+        data = b"".join((number_field(asked.sequence), *parts))
         bound = self._limits.max_message_bytes
         if len(data) <= bound:
             return data
-        kind = request.WhichOneof("request")
-        if kind in ("reset", "step", "load_state"):
-            self._episodes.abandon(self._environments(getattr(request, kind)))
+        if asked.kind in ("reset", "step", "load_state"):
+            self._episodes.abandon(self._environments(asked))
         error = LimitExceeded(
             f"the reply has {len(data)} bytes and a message at most {bound}: name fewer "
             "environments (those in this request need a reset now), or serve with a larger "
             "--max-message-bytes"
         )
-        return self._error(reply.sequence, error).SerializeToString()
+        return self._error(asked.sequence, error).SerializeToString()
 
-    def _carry_out(self, request: pb.SimRequest) -> pb.SimReply:
-        kind = request.WhichOneof("request")
+    def _carry_out(self, asked: _Asked) -> Sequence[Any]:
+        """The reply but for its number, serialised, as buffers to join."""
         try:
             if self.closed:
                 raise ProtocolError("this session is closed; open another one")
             if self._draining():
                 raise Draining("the server is about to stop; open a session on another one")
-            reply = self._carry_out_kind(kind, request)
-            reply.sequence = request.sequence
-            return reply
+            if asked.kind == "step":
+                return self._step(asked)
+            return self._carry_out_kind(asked)
         except Exception as error:
-            return self._error(request.sequence, error)
+            return [self._error(0, error).SerializeToString()]
 
-    def _carry_out_kind(self, kind: str | None, request: pb.SimRequest) -> pb.SimReply:
-        if kind == "step":
-            return self._step(request.step)
+    def _carry_out_kind(self, asked: _Asked) -> Sequence[Any]:
+        request, kind = asked.request, asked.kind
         if kind == "reset":
-            return pb.SimReply(batch=self._reset(request.reset))
+            return self._reset(asked)
+        if kind == "load_state":
+            return self._load_state(asked)
         if kind == "open":
             if request.sequence != 1:
                 raise ProtocolError(
                     "this session is open already; open another one on a new stream"
                 )
-            return pb.SimReply(opened=self._opened())
-        if kind == "render":
-            return pb.SimReply(frames=self._render(request.render))
-        if kind == "save_state":
-            return pb.SimReply(states=self._save_state(request.save_state))
-        if kind == "load_state":
-            return pb.SimReply(batch=self._load_state(request.load_state))
-        if kind == "close":
+            reply = pb.SimReply(opened=self._opened())
+        elif kind == "render":
+            reply = pb.SimReply(frames=self._render(asked))
+        elif kind == "save_state":
+            reply = pb.SimReply(states=self._save_state(asked))
+        elif kind == "close":
             self._release()
-            return pb.SimReply(closed=pb.Closed())
-        if kind is None:
+            reply = pb.SimReply(closed=pb.Closed())
+        elif kind is None:
             raise ProtocolError("a request without content; set one of open, reset, step, ...")
-        raise ProtocolError(f"'{kind}' is not for this point of a session")
+        else:
+            raise ProtocolError(f"'{kind}' is not for this point of a session")
+        return [reply.SerializeToString()]
 
     def _opened(self) -> pb.Opened:
         parameters = self.entry.parameters
@@ -231,8 +255,9 @@ class Session:
             max_episode_steps=self._episodes.simulator.max_episode_steps,
         )
 
-    def _reset(self, request: pb.Reset) -> pb.Batch:
-        envs = self._environments(request)
+    def _reset(self, asked: _Asked) -> list[Any]:
+        request = asked.request.reset
+        envs = self._environments(asked)
         if request.seeds and len(request.seeds) != len(envs):
             raise InvalidArgument(
                 f"{len(request.seeds)} seeds for {len(envs)} environments: send none, or one for "
@@ -244,61 +269,79 @@ class Session:
         seeds = list(request.seeds) or None
         return self._batch(envs, self._episodes.reset(envs, seeds, options, option_spaces))
 
-    def _step(self, request: pb.Step) -> pb.SimReply:
-        envs = self._environments(request)
+    def _step(self, asked: _Asked) -> list[Any]:
         started = time.perf_counter()
-        groups = self._episodes.groups
-        if len(request.groups) != len(groups):
-            raise InvalidAction(
-                f"actions for {len(request.groups)} groups; this simulator has {len(groups)}",
-                "groups",
-            )
-        acting = self._episodes.roster.acting
-        read = [
-            actions.read(group, envs, acting[number], sent, f"groups[{number}].actions")
-            for number, (group, sent) in enumerate(zip(groups, request.groups, strict=True))
-        ]
+        envs = self._environments(asked)
+        plan = asked.plan or self._plans.of(envs)
+        given = self._actions(asked, envs)
         decoded = time.perf_counter()
-        batch = self._episodes.step(envs, read)
+        batch = self._episodes.step(envs, given)
         stepped = time.perf_counter()
         try:
-            reply = self._batch(envs, batch)
+            parts = self._batch(envs, batch, plan)
         except FarsimError as error:
             # The environments have moved on, so this can be no error reply.
             logger.exception(
                 "what simulator '%s' returned does not fit its spaces", self.entry.name
             )
-            reply = self._batch(envs, self._episodes.fail(envs, error))
+            parts = self._batch(envs, self._episodes.fail(envs, error))
         simulator, codec = stepped - decoded, decoded - started + time.perf_counter() - stepped
-        self._metrics.stepped(self.entry.name, len(envs), simulator, codec)
-        timing = pb.Timing(simulator_seconds=simulator, codec_seconds=codec)
-        return pb.SimReply(batch=reply, timing=timing)
+        self._account.stepped(len(envs), simulator, codec)
+        timing = pb.Timing(simulator_seconds=simulator, codec_seconds=codec).SerializeToString()
+        return [*parts, header(_TIMING, len(timing)), timing]
 
-    def _render(self, request: pb.Render) -> pb.Frames:
+    def _actions(self, asked: _Asked, envs: IntArray) -> list[BatchedValue]:
+        groups, roster = self._episodes.groups, self._episodes.roster
+        if asked.actions is not None:
+            return [
+                actions.check(
+                    group,
+                    values,
+                    len(envs) * len(group.agents),
+                    roster.to_act(number, envs),
+                    f"groups[{number}].actions",
+                )
+                for number, (group, values) in enumerate(zip(groups, asked.actions, strict=True))
+            ]
+        sent = asked.request.step.groups
+        if len(sent) != len(groups):
+            raise InvalidAction(
+                f"actions for {len(sent)} groups; this simulator has {len(groups)}",
+                "groups",
+            )
+        return [
+            actions.read(
+                group, envs, roster.to_act(number, envs), message, f"groups[{number}].actions"
+            )
+            for number, (group, message) in enumerate(zip(groups, sent, strict=True))
+        ]
+
+    def _render(self, asked: _Asked) -> pb.Frames:
         if not self._render_mode:
             raise Unsupported(
                 "this session was opened without a render_mode; open one with render_mode "
                 f"{' or '.join(self.entry.sample.render_modes) or '(this simulator has none)'}",
                 "render_mode",
             )
-        frames = self._episodes.simulator.render(self._environments(request))
+        frames = self._episodes.simulator.render(self._environments(asked))
         return pb.Frames(frames=[tensors.pack(np.asarray(frame, np.uint8)) for frame in frames])
 
-    def _save_state(self, request: pb.SaveState) -> pb.States:
+    def _save_state(self, asked: _Asked) -> pb.States:
         self._can_save()
-        envs = self._environments(request)
+        envs = self._environments(asked)
         return pb.States(states=self._episodes.simulator.save_state(envs))
 
-    def _load_state(self, request: pb.LoadState) -> pb.Batch:
+    def _load_state(self, asked: _Asked) -> list[Any]:
         self._can_save()
-        envs = self._environments(request)
-        if len(request.states) != len(envs):
+        envs = self._environments(asked)
+        states = asked.request.load_state.states
+        if len(states) != len(envs):
             raise InvalidArgument(
-                f"{len(request.states)} states for {len(envs)} environments: send one for each",
+                f"{len(states)} states for {len(envs)} environments: send one for each",
                 "states",
             )
         try:
-            batch = self._episodes.load_state(envs, list(request.states))
+            batch = self._episodes.load_state(envs, list(states))
         except ValueError as error:
             raise InvalidArgument(str(error), "states") from error
         return self._batch(envs, batch)
@@ -307,7 +350,13 @@ class Session:
         if not self.entry.sample.can_save_state:
             raise Unsupported(f"simulator '{self.entry.name}' can not save its state")
 
-    def _environments(self, request: Any) -> IntArray:
+    def _environments(self, asked: _Asked) -> IntArray:
+        """Those that a request of a kind that names some is about."""
+        if asked.plan is not None:
+            return asked.plan.environments
+        request = getattr(asked.request, asked.kind or "")
+        if not request.HasField("environments"):
+            return self._plans.whole.environments
         envs = describe.indices(request, "environments", self.num_envs, "environments")
         if not len(envs):
             raise InvalidArgument(
@@ -315,13 +364,13 @@ class Session:
             )
         return envs
 
-    def _batch(self, envs: IntArray, batch: Batch) -> pb.Batch:
+    def _batch(self, envs: IntArray, batch: Batch, plan: StepPlan | None = None) -> list[Any]:
         faults = []
         for env, error in batch.faults.items():
-            self._metrics.fault(self.entry.name)
+            self._account.fault()
             faults.append(pb.Fault(environment=env, error=self._wire_error(error)))
-        return describe.batch_to_proto(
-            self._episodes.groups, self.entry.parameters, self.num_envs, envs, batch, faults
+        return describe.batch_to_bytes(
+            self._episodes.groups, self.entry.parameters, self.num_envs, envs, batch, faults, plan
         )
 
     def _error(self, sequence: int, error: Exception) -> pb.SimReply:

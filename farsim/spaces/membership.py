@@ -15,6 +15,8 @@ from farsim.errors import FarsimError
 from farsim.spaces.kinds import BatchedValue, IntArray, join, unsupported
 from farsim.spaces.ragged import Chosen, Elements, NodesAndEdges, owners
 
+_UNSIGNED = {np.dtype(f"i{size}"): np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
+
 
 def outside(space: Space[Any], values: BatchedValue, rows: int) -> IntArray:
     """The rows, strictly increasing, whose value is no member of ``space``.
@@ -117,6 +119,9 @@ def _discrete(
 ) -> Iterator[_Fault]:
     # As Python integers: start + n can be beyond the dtype when start + n - 1 is not.
     first, last = int(space.start), int(space.start) + int(space.n) - 1
+    unsigned = _UNSIGNED.get(values.dtype) if first == 0 else None
+    if unsigned is not None and len(values) and int(values.view(unsigned).max()) <= last:
+        return  # The same as below in one pass: as unsigned numbers, negative ones are the largest.
     inside = (values >= first) & (values <= last)
     yield from _elementwise(values, inside, path, lambda index: f"from {first} to {last}")
 

@@ -106,6 +106,39 @@ def concatenate(
     return _combine(space, [part for part, _ in parts], path, array, listed)
 
 
+def scatter(
+    space: Space[Any], parts: Sequence[tuple[BatchedValue, IntArray]], rows: int
+) -> BatchedValue:
+    """One batch of ``rows`` rows out of several.
+
+    Args:
+        space: of one row.
+        parts: the batches, each with the row of the result that each of its rows becomes; together
+            they name every row once.
+        rows: how many there are.
+
+    Raises:
+        InvalidTensor: a part has not the space's structure and as many rows as it should.
+    """
+    places = [index for _, index in parts]
+
+    def array(leaf: Any, parts: list[Any], path: str) -> BatchedValue:
+        whole = np.empty((rows, *leaf.shape), leaf.dtype)
+        for part, index in zip(parts, places, strict=True):
+            whole[index] = fit(part, leaf.dtype, (len(index), *leaf.shape), path)
+        return whole
+
+    def listed(leaf: Any, parts: list[Any], path: str) -> BatchedValue:
+        whole: list[Any] = [None] * rows
+        for part, index in zip(parts, places, strict=True):
+            values = expect_rows(part, len(index), path)
+            for row, value in zip(index.tolist(), values, strict=True):
+                whole[row] = value
+        return tuple(whole)
+
+    return _combine(space, [part for part, _ in parts], "", array, listed)
+
+
 def count(space: Space[Any], batched: BatchedValue, path: str = "") -> int:
     """How many rows a batch has, as its first leaf tells; 0 if the space has no leaf.
 

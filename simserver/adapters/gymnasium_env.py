@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from farsim import spaces
 from farsim.errors import SimulatorFault
@@ -75,16 +75,16 @@ class GymnasiumSimulator(BatchSimulator):
         if first.render_mode == "rgb_array":
             self.render_modes = ("rgb_array",)  # type: ignore[misc]
         self._envs: list[gym.Env[Any, Any] | None] = [first, *[None] * (num_envs - 1)]
-        self._last: list[Any] = [None] * num_envs
         _, info = first.reset(options=dict(self._defaults) or None)
         self.groups = (
             Group(
                 first.observation_space,
                 first.action_space,
                 has_action_mask="action_mask" in info
-                and isinstance(first.action_space, (Discrete, gym.spaces.MultiDiscrete)),
+                and isinstance(first.action_space, (Discrete, MultiDiscrete)),
             ),
         )
+        self._seen = _Seen(first.observation_space, num_envs)
         limit = first.spec.max_episode_steps if first.spec else None
         self.max_episode_steps = limit or 0
 
@@ -113,7 +113,7 @@ class GymnasiumSimulator(BatchSimulator):
             for parameter in self.parameters
             if parameter.name in options
         }
-        observations, infos = [], []
+        infos = []
         for i, env in enumerate(envs.tolist()):
             self._episode_options[env].update({name: rows[i] for name, rows in singles.items()})
             seed = None if seeds is None else seeds[i]
@@ -121,16 +121,15 @@ class GymnasiumSimulator(BatchSimulator):
                 observation, info = self._environment(env).reset(
                     seed=constructor.seed(seed), options=self._episode_options[env] or None
                 )
-                self._last[env] = self._fitting(observation)
+                self._seen.note(env, observation)
             except Exception as error:
                 # Never a ValueError, which would say that no environment has been reset.
                 self._discard(env)
                 raise SimulatorFault(
                     f"environment {env} can not be reset: {type(error).__name__}: {error}"
                 ) from error
-            observations.append(observation)
             infos.append(info)
-        batch = Batch([self._group_batch(observations, infos)], started=envs)
+        batch = Batch([self._group_batch(envs, infos)], started=envs)
         batch.episode_options = {
             parameter.name: spaces.batch(
                 parameter.space,
@@ -143,26 +142,27 @@ class GymnasiumSimulator(BatchSimulator):
 
     def step(self, envs: IntArray, actions: Sequence[BatchedValue]) -> Batch:
         singles = spaces.unbatch(self.groups[0].action_space, actions[0], len(envs))
-        count = len(envs)
-        reward = np.zeros(count)
-        terminated, truncated = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
-        observations, infos = [], []
+        rewards, terminations, truncations, infos = [], [], [], []
         faults: dict[int, Exception] = {}
-        for i, (env, action) in enumerate(zip(envs.tolist(), singles, strict=True)):
-            info: Mapping[str, Any] = {}
+        for env, action in zip(envs.tolist(), singles, strict=True):
             try:
-                outcome = self._environment(env).step(action)
-                observation, reward[i], terminated[i], truncated[i], info = outcome
-                self._last[env] = self._fitting(observation)
+                environment = self._environment(env)
+                observation, reward, terminated, truncated, info = environment.step(action)
+                reward, terminated, truncated = float(reward), bool(terminated), bool(truncated)
+                self._seen.note(env, observation)
             except Exception as error:
                 logger.warning("environment %d failed", env, exc_info=True)
                 faults[env] = error
-                reward[i], terminated[i], truncated[i], info = 0, False, True, {}
+                reward, terminated, truncated, info = 0.0, False, True, {}
                 self._discard(env)
-            observations.append(self._last[env])
+            rewards.append(reward)
+            terminations.append(terminated)
+            truncations.append(truncated)
             infos.append(info)
-        batch = self._group_batch(observations, infos)
-        batch.reward, batch.terminated, batch.truncated = reward, terminated, truncated
+        batch = self._group_batch(envs, infos)
+        batch.reward = np.array(rewards, np.float64)
+        batch.terminated = np.array(terminations, np.bool_)
+        batch.truncated = np.array(truncations, np.bool_)
         return Batch([batch], faults)
 
     def render(self, envs: IntArray) -> list[np.ndarray]:
@@ -186,28 +186,14 @@ class GymnasiumSimulator(BatchSimulator):
             except Exception:
                 logger.warning("environment %d failed to close", env, exc_info=True)
 
-    def _fitting(self, observation: Any) -> Any:
-        """``observation`` if it has the space's structure, so that it fails alone if it has not.
-
-        An array of the right shape and dtype, by far the most common, is seen at a glance.
-        """
-        space = self.groups[0].observation_space
-        if not (
-            isinstance(observation, np.ndarray)
-            and observation.shape == space.shape
-            and observation.dtype == space.dtype
-        ):
-            spaces.batch(space, [observation])
-        return observation
-
-    def _group_batch(self, observations: list[Any], infos: list[Any]) -> GroupBatch:
+    def _group_batch(self, envs: IntArray, infos: list[Any]) -> GroupBatch:
         group = self.groups[0]
         masks: tuple[np.ndarray, ...] = ()
         if group.has_action_mask:
             masks = (np.stack([self._mask(info) for info in infos]),)
             infos = [{k: v for k, v in info.items() if k != "action_mask"} for info in infos]
         return GroupBatch(
-            observation=spaces.batch(group.observation_space, observations),
+            observation=self._seen.batch(envs),
             action_masks=masks,
             infos=info_columns.columns(infos),
         )
@@ -219,3 +205,47 @@ class GymnasiumSimulator(BatchSimulator):
             return full[0]
         parts = mask if isinstance(mask, tuple) else (mask,)
         return np.concatenate([np.asarray(part).reshape(-1) for part in parts]).astype(np.bool_)
+
+
+class _Seen:
+    """What each environment showed last.
+
+    Args:
+        space: of one environment's observations.
+        num_envs: how many there are.
+    """
+
+    def __init__(self, space: gym.Space[Any], num_envs: int) -> None:
+        self._space = space
+        self._num_envs = num_envs
+        self._shape, self._dtype = space.shape, space.dtype
+        is_array = isinstance(space, (Box, MultiBinary, MultiDiscrete))
+        self._block = np.zeros((num_envs, *(space.shape or ())), space.dtype) if is_array else None
+        self._single: list[Any] = [None] * num_envs
+
+    def note(self, env: int, observation: Any) -> None:
+        """Keeps what ``env`` shows if it has the space's structure.
+
+        An array of the right shape and dtype, by far the most common, is seen at a glance.
+
+        Raises:
+            InvalidTensor: it has another, and so fails alone.
+        """
+        if (
+            self._block is None
+            or not isinstance(observation, np.ndarray)
+            or observation.shape != self._shape
+            or observation.dtype != self._dtype
+        ):
+            batched = spaces.batch(self._space, [observation])
+            observation = observation if self._block is None else batched[0]
+        if self._block is None:
+            self._single[env] = observation
+        else:
+            self._block[env] = observation
+
+    def batch(self, envs: IntArray) -> BatchedValue:
+        """What ``envs`` showed last."""
+        if self._block is None:
+            return spaces.batch(self._space, [self._single[env] for env in envs.tolist()])
+        return self._block if len(envs) == self._num_envs else self._block[envs]

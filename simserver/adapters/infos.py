@@ -21,6 +21,8 @@ def columns(infos: Sequence[Mapping[str, Any]]) -> dict[str, Info]:
     Numbers, booleans, arrays of them and strings are carried; nested dictionaries are joined
     with "/". Whatever else there is stays behind, and the log says so once for each name.
     """
+    if not any(infos):
+        return {}
     found: dict[str, tuple[list[int], list[Any]]] = {}
     for row, info in enumerate(infos):
         for name, value in _flatten(info):

@@ -17,7 +17,9 @@ from simserver.simulator import Batch, BatchedValue, BatchSimulator, Group, Grou
 class VectorEnvSimulator(BatchSimulator):
     """A vector environment, which resets its environments in its own mode.
 
-    It is always stepped whole, and reset whole except where that mode is ``DISABLED``.
+    It is always stepped whole, and reset whole except where that mode is ``DISABLED``. One that
+    takes a single number as its seed, having one random stream for all of its environments, is
+    given a number that all seeds together make up.
 
     Args:
         num_envs: how many environments ``make_vec`` is asked for.
@@ -36,6 +38,7 @@ class VectorEnvSimulator(BatchSimulator):
             self.render_modes = ("rgb_array",)  # type: ignore[misc]
         self._num_envs = num_envs
         self._over = np.zeros(num_envs, np.bool_)
+        self._has_one_stream = False
         self.groups = (Group(self._env.single_observation_space, self._env.single_action_space),)
         limit = self._env.spec.max_episode_steps if self._env.spec else None
         self.max_episode_steps = limit or 0
@@ -54,7 +57,7 @@ class VectorEnvSimulator(BatchSimulator):
             for env, value in zip(envs.tolist(), seeds, strict=True):
                 seed[env] = value & 0xFFFF_FFFF_FFFF_FFFF
         if mask.all():
-            observation, infos = self._env.reset(seed=seed)
+            observation, infos = self._reset_all(seed)
         elif self.own_autoreset is AutoresetMode.DISABLED:
             observation, infos = self._env.reset(seed=seed, options={"reset_mask": mask})
         else:
@@ -71,6 +74,19 @@ class VectorEnvSimulator(BatchSimulator):
             },
         )
         return Batch([part], started=envs)
+
+    def _reset_all(self, seeds: Any) -> tuple[Any, dict[str, Any]]:
+        if seeds is not None and self._has_one_stream:
+            numbers = np.random.SeedSequence(seeds).generate_state(1, np.uint64)
+            return self._env.reset(seed=int(numbers[0]))
+        try:
+            return self._env.reset(seed=seeds)
+        except gym.error.Error:
+            # What Gymnasium says of a seed that is no whole number.
+            if seeds is None or self._has_one_stream:
+                raise
+            self._has_one_stream = True
+            return self._reset_all(seeds)
 
     def step(self, envs: IntArray, actions: Sequence[BatchedValue]) -> Batch:
         observation, reward, terminated, truncated, infos = self._env.step(actions[0])

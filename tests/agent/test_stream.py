@@ -99,6 +99,63 @@ def test_a_faithful_server() -> None:
         assert [step(session) for _ in range(3)] == [1, 2, 3]
 
 
+def in_another_order(reply: pb.SimReply) -> bytes:
+    number = pb.SimReply(sequence=reply.sequence).SerializeToString()
+    reply.ClearField("sequence")
+    return reply.SerializeToString() + number
+
+
+def with_more_in_it(reply: pb.SimReply) -> bytes:
+    """Fields that a later minor version may have, in the group, the batch and the reply."""
+    unknown = b"\xaa\x06\x03abc"  # Number 101.
+    group = reply.batch.groups[0].SerializeToString() + unknown
+    batch = b"\x12" + bytes([len(group)]) + group + unknown
+    number = pb.SimReply(sequence=reply.sequence).SerializeToString()
+    return number + b"\x22" + bytes([len(batch)]) + batch + unknown
+
+
+def with_all_spelt_out(reply: pb.SimReply) -> bytes:
+    """What a server may leave out, and this one's does."""
+    reply.batch.environments.index.append(0)
+    reply.batch.groups[0].rows.index.append(0)
+    reply.batch.groups[0].acting.index.append(0)
+    reply.timing.simulator_seconds = 1.0
+    return reply.SerializeToString()
+
+
+@pytest.mark.parametrize("write", [in_another_order, with_more_in_it, with_all_spelt_out])
+def test_replies_may_be_written_in_any_way(write: Callable[[pb.SimReply], bytes]) -> None:
+    with session_with(lambda reply: [write(reply)]) as session:
+        assert [step(session) for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "batch", [b"\x12\x7f", b"\xff\xff", b"\x12\x02\x12\x7f"], ids=["short", "none", "inside"]
+)
+def test_a_batch_that_is_none_ends_the_session(batch: bytes) -> None:
+    def answer(reply: pb.SimReply) -> list[pb.SimReply | bytes]:
+        number = pb.SimReply(sequence=reply.sequence).SerializeToString()
+        return [number + b"\x22" + bytes([len(batch)]) + batch]
+
+    with session_with(answer) as session:
+        with pytest.raises(ProtocolError, match="no SimReply"):
+            step(session)
+        assert isinstance(session.failure, ProtocolError)
+
+
+def test_what_comes_twice_in_a_message_is_read_as_protobuf_says() -> None:
+    def answer(reply: pb.SimReply) -> list[pb.SimReply | bytes]:
+        again = pb.GroupBatch(reward=tensors.pack(np.array([7.0])))
+        group = reply.batch.groups[0].SerializeToString() + again.SerializeToString()
+        batch = b"\x12" + bytes([len(group)]) + group
+        number = pb.SimReply(sequence=reply.sequence).SerializeToString()
+        return [number + b"\x22" + bytes([len(batch)]) + batch]
+
+    # Of two tensors in one field the later one's data counts, and shapes follow one another.
+    with session_with(answer) as session, pytest.raises(InvalidTensor, match=r"float64 \[1, 1\]"):
+        step(session)
+
+
 def test_repeated_replies_are_passed_over() -> None:
     before: list[pb.SimReply] = []
 

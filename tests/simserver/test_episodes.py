@@ -212,3 +212,19 @@ def test_who_resets_by_itself_goes_on_in_the_step_that_ends():
         started += batch.started.tolist()
         assert subject.roster.acting[0].all()
     assert {0, 1} <= set(started)
+
+
+def test_a_vector_environment_with_one_random_stream_is_seeded_too():
+    """As Gymnasium's own CartPole on arrays, which takes a single number."""
+    simulator = VectorEnvSimulator(
+        3,
+        make_vec=lambda num_envs: gym.make_vec(
+            "CartPole-v1", num_envs, gym.VectorizeMode.VECTOR_ENTRY_POINT
+        ),
+    )
+    first, again, other, unseeded = (
+        simulator.reset(ALL, seeds, {}).groups[0].observation.copy()
+        for seeds in ([5, 6, 7], [5, 6, 7], [5, 6, 8], None)
+    )
+    assert (first == again).all()
+    assert (first != other).any() and (unseeded != other).any()

@@ -6,6 +6,7 @@ Run as a program it serves them all, and writes a line with name and address of 
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -211,9 +212,9 @@ class HalfCarriedOut(Mischief):
     expected, sentence = "actions/nothing has happened", "A request that cannot be carried out"
 
     class session(Session):
-        def _step(self, request: pb.Step) -> pb.SimReply:
+        def _step(self, asked: Any) -> list[Any]:
             try:
-                return super()._step(request)
+                return super()._step(asked)
             except (InvalidAction, InvalidTensor):
                 self._episodes.simulator._place += 1
                 raise
@@ -236,7 +237,8 @@ class CarriedOutTwice(Mischief):
         def _repeat(self, sequence: int, raw: bytes) -> bytes:
             kept = self._replies.get(sequence)
             if kept and kept[0] == raw and getattr(self, "last_stream", None) is self.stream:
-                return self._carry_out(pb.SimRequest.FromString(raw)).SerializeToString()
+                asked = self._read(raw)
+                return self._serialise(asked, self._carry_out(asked))
             return super()._repeat(sequence, raw)
 
 
@@ -310,22 +312,22 @@ class DisabledGoesOn(Mischief):
     expected, sentence = "autoreset/DISABLED", "A step for an environment whose episode is over"
 
     class session(Session):
-        def _step(self, request: pb.Step) -> pb.SimReply:
+        def _step(self, asked: Any) -> list[Any]:
             if self._episodes.mode is AutoresetMode.DISABLED:
                 self._episodes.mode = AutoresetMode.NEXT_STEP
-            return super()._step(request)
+            return super()._step(asked)
 
 
 class RewardedStart(Mischief):
     expected, sentence = "autoreset/NEXT_STEP", "The step after the end ignores"
 
     class session(Session):
-        def _step(self, request: pb.Step) -> pb.SimReply:
-            reply = super()._step(request)
-            if self._episodes.mode is AutoresetMode.NEXT_STEP and reply.batch.started.index:
-                for part in reply.batch.groups:
-                    part.reward.CopyFrom(tensors.pack(tensors.unpack(part.reward) + 1))
-            return reply
+        def _batch(self, envs: IntArray, batch: Batch, *plan: Any) -> list[Any]:
+            begun = batch.started is not None and len(batch.started)
+            if self._episodes.mode is AutoresetMode.NEXT_STEP and begun:
+                for part in batch.groups:
+                    part.reward = None if part.reward is None else part.reward + 1
+            return super()._batch(envs, batch, *plan)
 
 
 class NewObservationAsFinal(Mischief):
@@ -364,11 +366,16 @@ class StatesOfOneSession(Mischief):
     expected, sentence = "state/in another session", "Puts environments into states saved before"
 
     class simulator(Everything):
+        def __init__(self, num_envs: int, **options: Any) -> None:
+            super().__init__(num_envs, **options)
+            # No id: the address of one that is gone may be the next one's.
+            self._mark = secrets.token_hex(4).encode()
+
         def save_state(self, envs: IntArray) -> list[bytes]:
-            return [str(id(self)).encode() + b" " + state for state in super().save_state(envs)]
+            return [self._mark + b" " + state for state in super().save_state(envs)]
 
         def load_state(self, envs: IntArray, states: Sequence[bytes]) -> Batch:
-            if any(state.partition(b" ")[0] != str(id(self)).encode() for state in states):
+            if any(state.partition(b" ")[0] != self._mark for state in states):
                 raise ValueError("a state of another session")
             return super().load_state(envs, [state.partition(b" ")[2] for state in states])
 
