@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import DictInfoToList
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.env.env_context import EnvContext
@@ -18,14 +20,21 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
 from agent.remote_vector_env import RemoteVectorEnv
+from agent.sampling.observing import obstacle
+from agent.sampling.sampler import Sampler, is_used
 from farsim import addresses as address_lists
 from farsim.channel import ConnectionOptions
-from farsim.errors import InvalidOption, SimulatorFault, UnknownOption
+from farsim.errors import InvalidOption, SimulatorFault, UnknownOption, Unsupported
 from farsim.options import nearest
+
+logger = logging.getLogger(__name__)
 
 #: Metrics, summed over the run: rows that were no transition, and episodes that they ended.
 FAULTS = "faults"
 EPISODES_CUT_BY_FAULT = "episodes_cut_by_fault"
+
+#: A split of fewer environments costs more messages than it hides.
+_MIN_ENVS_PER_SPLIT = 8
 
 #: An environment that fails so often without one good step in between is broken, not unlucky.
 MAX_FAULTS_IN_A_ROW = 10
@@ -47,6 +56,10 @@ class RemoteEnvConfig:
         render_mode: "rgb_array" if callbacks render.
         envs_per_session: for a fleet that grows and shrinks; as at ``RemoteVectorEnv``. Every
             runner then uses all ``addresses``.
+        splits: in how many parts a runner's environments are stepped, one on its way while the
+            policy acts on another; 0: two if there are enough environments for it.
+        autoreset_mode: "SameStep", in which no step is lost to resets, or "NextStep", as RLlib's
+            own loop needs it; "": the first where simulators offer it and nothing needs the second.
     """
 
     addresses: str | Sequence[str]
@@ -58,6 +71,8 @@ class RemoteEnvConfig:
     action_mask_in_observation: bool = False
     render_mode: str | None = None
     envs_per_session: int | None = None
+    splits: int = 0
+    autoreset_mode: str = ""
 
     @classmethod
     def of(cls, env_config: Mapping[str, Any]) -> RemoteEnvConfig:
@@ -78,6 +93,12 @@ class RemoteEnvConfig:
                 "env_config needs 'addresses': where the simulators are", "addresses"
             )
         return cls(**env_config)
+
+    def splits_of(self, num_envs: int) -> int:
+        """In how many parts ``num_envs`` environments are stepped."""
+        if self.envs_per_session is not None:
+            return 1
+        return self.splits or (2 if num_envs >= 2 * _MIN_ENVS_PER_SPLIT else 1)
 
     def places(
         self, worker_index: int, num_workers: int, in_evaluation: bool
@@ -119,10 +140,20 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
     ``restart_failed_sub_environments`` is of no effect. With ``envs_per_session``, environments
     without a server yield nothing until they have one again, while the others go on.
 
+    Sampling works on the batch of all environments, and cuts episodes out of its arrays when they
+    end or the sample does: the same episodes as RLlib's own runner would have made, field by field,
+    of the same actions. Of RLlib's connectors, ``FlattenObservations`` and ``MeanStdFilter`` can
+    work on batches. Where another one, or a callback ``on_episode_step``, needs every episode at
+    every step, the runner says so once, and goes the slower way of RLlib's own.
+
     Seeds differ for each runner and environment, and depend on ``config.seed``, on the steps
     sampled before (a run that is resumed does not repeat its first episodes) and, in evaluation
     runners, on nothing else: they evaluate on the same episodes each time.
     """
+
+    #: Set where RLlib's own loop has turned out to be needed.
+    _needs_next_step = False
+    _has_said_why = False
 
     @override(SingleAgentEnvRunner)
     def make_env(self) -> None:
@@ -132,19 +163,9 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
         own, spare = config.places(
             self.worker_index or 0, self.num_workers or 0, self.config.in_evaluation
         )
-        self.env = DictInfoToList(
-            RemoteVectorEnv(
-                own,
-                config.simulator,
-                num_envs=self.config.num_envs_per_env_runner,
-                options=config.options,
-                render_mode=config.render_mode,
-                connection=ConnectionOptions.of(config.connection),
-                fallback_addresses=spare,
-                action_mask_in_observation=config.action_mask_in_observation,
-                envs_per_session=config.envs_per_session,
-            )
-        )
+        self.remote = self._connect(config, own, spare, self._modes(config))
+        self.env = DictInfoToList(self.remote)
+        self._sampler: Sampler | None = None
         self._absent = np.zeros(self.env.num_envs, np.bool_)
         self.num_envs = self.env.num_envs
         self._needs_initial_reset = True
@@ -153,17 +174,130 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
         self._faults_in_a_row = np.zeros(self.num_envs, np.int64)
         tell_created(self)
 
+    def _connect(
+        self,
+        config: RemoteEnvConfig,
+        own: Sequence[str],
+        spare: Sequence[str],
+        modes: Sequence[AutoresetMode],
+    ) -> RemoteVectorEnv:
+        """Opens the environments, in the first of ``modes`` that the simulator offers."""
+        num_envs = self.config.num_envs_per_env_runner
+        try:
+            return RemoteVectorEnv(
+                own,
+                config.simulator,
+                num_envs=num_envs,
+                options=config.options,
+                autoreset_mode=modes[0],
+                render_mode=config.render_mode,
+                connection=ConnectionOptions.of(config.connection),
+                fallback_addresses=spare,
+                action_mask_in_observation=config.action_mask_in_observation,
+                envs_per_session=config.envs_per_session,
+                splits=config.splits_of(num_envs),
+            )
+        except Unsupported as error:
+            if error.subject != "autoreset_mode" or len(modes) == 1:
+                raise
+            return self._connect(config, own, spare, modes[1:])
+
+    def _modes(self, config: RemoteEnvConfig) -> list[AutoresetMode]:
+        if config.autoreset_mode:
+            return [AutoresetMode(config.autoreset_mode)]
+        settings = self.config
+        own_connectors = (settings._env_to_module_connector, settings._module_to_env_connector)
+        if (
+            own_connectors != (None, None)
+            or config.envs_per_session is not None
+            or self._episode_objects()
+            or self._needs_next_step
+        ):
+            return [AutoresetMode.NEXT_STEP]
+        return [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP]
+
+    def _episode_objects(self) -> str:
+        """What needs RLlib's episode objects at every step, besides connectors; "" for nothing."""
+        if not self.config.episodes_to_numpy:
+            return "episodes_to_numpy=False"
+        if is_used(self, "on_episode_step"):
+            return "the callback on_episode_step"
+        return ""
+
+    def encode(self, observation: Any) -> Any:
+        """What networks see, of a batch of what environments show."""
+        return observation
+
+    def decode(self, actions: Any) -> Any:
+        """What environments do, of a batch of what networks choose."""
+        return actions
+
     @override(SingleAgentEnvRunner)
-    def _sample(self, **kwargs: Any) -> list[SingleAgentEpisode]:
-        self._cut_episodes = []
+    def _sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[SingleAgentEpisode]:
         for name in (FAULTS, EPISODES_CUT_BY_FAULT):
             self.metrics.log_value(name, 0, reduce="lifetime_sum")  # Shown before the first one.
         try:
-            samples = super()._sample(**kwargs)
+            if self._works_on_batches():
+                return self._sample_batches(
+                    num_timesteps, num_episodes, explore, random_actions, force_reset
+                )
+            return self._sample_episodes(
+                num_timesteps=num_timesteps,
+                num_episodes=num_episodes,
+                explore=explore,
+                random_actions=random_actions,
+                force_reset=force_reset,
+            )
         except BaseException:
             # Some episodes may lack the step that others have.
             self._needs_initial_reset = True
             raise
+
+    def _works_on_batches(self) -> bool:
+        """Whether nothing asks for every episode at every step."""
+        pipelines: tuple[Any, Any] = (self._env_to_module, self._module_to_env)
+        pieces = (pipelines[0].connectors, pipelines[1].connectors)
+        if self._sampler is not None and self._sampler.pieces == pieces:
+            return True
+        reason = self._episode_objects() or obstacle(*pieces)
+        if reason:
+            if self._sampler is not None or not self._has_said_why:
+                logger.warning(
+                    "sampling goes through RLlib's episode objects, several times slower than on "
+                    "batches: %s needs them",
+                    reason,
+                )
+                self._has_said_why, self._needs_initial_reset = True, True
+            self._sampler = None
+            if self.remote.metadata["autoreset_mode"] is not AutoresetMode.NEXT_STEP:
+                self._needs_next_step = True
+                self.make_env()
+            return False
+        self._sampler = Sampler(self, self.remote, MAX_FAULTS_IN_A_ROW)
+        self._needs_initial_reset = True
+        return True
+
+    def _sample_batches(self, num_timesteps: int | None, *how: Any) -> list[SingleAgentEpisode]:
+        assert self._sampler is not None
+        found = self._sampler.sample(num_timesteps, *how)
+        if num_timesteps is None:
+            self._needs_initial_reset = True
+        self._done_episodes_for_metrics.extend(found.complete)
+        self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=found.steps)
+        self._increase_sampled_metrics(found.steps, len(found.complete))
+        return found.complete + found.chunks + found.cut
+
+    def _sample_episodes(self, **how: Any) -> list[SingleAgentEpisode]:
+        self._cut_episodes = []
+        samples = super()._sample(**how)
         if self.episodes_to_numpy:
             return samples + [episode.to_numpy() for episode in self._cut_episodes]
         return samples + self._cut_episodes
@@ -207,7 +341,7 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
                 f"{MAX_FAULTS_IN_A_ROW} times in a row without a step in between; at last: "
                 f"{faults[worst]}"
             )
-        self.metrics.log_value(FAULTS, len(faults), reduce="lifetime_sum")
+        self.count_faults(len(faults))
         for row, reason in faults.items():
             self._end_episode(row, reason)
         _, rewards, terminateds, truncateds, infos = results
@@ -217,6 +351,14 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
         for row in faults:
             infos[row] = reset_infos[row]
         return observations, rewards, terminateds, truncateds, infos
+
+    def count_faults(self, count: int) -> None:
+        """So many rows were no transition."""
+        self.metrics.log_value(FAULTS, count, reduce="lifetime_sum")
+
+    def count_cut_episode(self) -> None:
+        """A fault ended an episode that had begun."""
+        self.metrics.log_value(EPISODES_CUT_BY_FAULT, 1, reduce="lifetime_sum")
 
     def _note_absent(self, infos: Sequence[Mapping[str, Any]]) -> None:
         self._absent = np.array([bool(info.get("absent")) for info in infos])
@@ -233,7 +375,7 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
             return  # It was to begin in the step that failed.
         self._ongoing_episodes_for_metrics.pop(episode.id_, None)
         if episode.t:
-            self.metrics.log_value(EPISODES_CUT_BY_FAULT, 1, reduce="lifetime_sum")
+            self.count_cut_episode()
         if len(episode):
             episode.is_truncated = True
             episode.custom_data["fault"] = reason

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -16,15 +17,13 @@ from numpy.typing import NDArray
 from agent.batch import BatchedValue, IntArray
 from agent.elastic_shard import ElasticShard
 from agent.options import Each
-from agent.pieces import Masks, Piece
+from agent.pieces import Piece
 from agent.placement import Placement, Wish, check_same
 from agent.shard import Shard
+from agent.split import Split
 from farsim import addresses as address_lists
-from farsim import spaces
 from farsim.errors import (
-    InvalidAction,
     InvalidArgument,
-    InvalidTensor,
     ProtocolError,
     ServerUnavailable,
     SessionLost,
@@ -32,32 +31,6 @@ from farsim.errors import (
 
 #: How many sessions a fleet has where it is left open; each costs a message a step.
 _AUTOMATIC_SESSIONS = 16
-
-
-@dataclass(frozen=True)
-class Columns:
-    """One group's side of a reset or a step, for all environments.
-
-    Its arrays are new and can be written to. With E environments and A agents, row ``e * A + a`` of
-    R is agent ``a`` of environment ``e``.
-
-    Attributes:
-        observation: batched value; the last one known where there was none in this call.
-        reward: float64 [R]; 0 where absent.
-        terminated: bool [R].
-        truncated: bool [R].
-        present: bool [R]: had a row in this call's replies.
-        acting: bool [R]: is to act in the next step.
-        action_masks: bool [R, n] for each Discrete and MultiDiscrete leaf of the action space.
-    """
-
-    observation: BatchedValue
-    reward: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    present: NDArray[np.bool_]
-    acting: NDArray[np.bool_]
-    action_masks: Masks
 
 
 class Fleet:
@@ -77,6 +50,8 @@ class Fleet:
             elastic: environments without a server are absent while others go on, and are back when
             a server has taken them. An absent environment has no rows; after it was absent or lost,
             the next row that it has begins an episode. Only when all are absent do calls wait.
+        splits: in how many parts, with sessions of their own, the environments can be stepped one
+            while another is on its way; 1 for an elastic fleet.
 
     Raises:
         ServerUnavailable: no server takes the environments within ``recovery_seconds``.
@@ -90,6 +65,7 @@ class Fleet:
         wish: Wish,
         fallback_addresses: str | Iterable[str] = (),
         envs_per_session: int | None = None,
+        splits: int = 1,
     ) -> None:
         if envs_per_session is not None and envs_per_session < 0:
             raise InvalidArgument(
@@ -97,25 +73,38 @@ class Fleet:
             )
         if num_envs < 1:
             raise InvalidArgument(f"num_envs is at least 1, not {num_envs}", "num_envs")
+        if not 1 <= splits <= num_envs:
+            raise InvalidArgument(
+                f"splits is from 1 to {num_envs}, the number of environments, not {splits}",
+                "splits",
+            )
+        if splits > 1 and envs_per_session is not None:
+            raise InvalidArgument("with envs_per_session there is one split", "splits")
         self.num_envs = num_envs
         self.closed = False
         #: bool [num_envs]: which have no server now, or have not begun an episode since.
         self.absent = np.zeros(num_envs, np.bool_)
         self._shards: list[Shard] = []
         self._patience = wish.connection
+        #: Elastic shards that had no session when the present call began.
+        self._away: set[ElasticShard] = set()
         #: Why a full reset has to come first; None if none has to.
         self._unfit: str | None = None
         homes = address_lists.expand(addresses)
         spare = address_lists.expand(fallback_addresses) if fallback_addresses else []
         try:
             if envs_per_session is None:
-                self._open(homes, spare, wish)
+                self._open(homes, spare, wish, splits)
             else:
                 each = envs_per_session or -(-num_envs // _AUTOMATIC_SESSIONS)
                 self._open_elastic(homes, spare, wish, -(-num_envs // each))
         except BaseException:
             self.close()
             raise
+        #: All environments, as one split.
+        self.whole = Split(0, num_envs, self._shards)
+        #: The parts that can be stepped one while another is on its way.
+        self.splits = self._split(splits)
         self.groups = self._shards[0].groups
         #: What the first server says of the simulator.
         self.description = self._shards[0].description
@@ -135,6 +124,7 @@ class Fleet:
         seed: int | Sequence[int | None] | None,
         options: Mapping[str, Any],
         mask: Any = None,
+        split: Split | None = None,
     ) -> list[Piece]:
         """Begins new episodes; see ``RemoteVectorEnv.reset``.
 
@@ -142,6 +132,7 @@ class Fleet:
             seed: as there.
             options: as there, without "reset_mask".
             mask: bool [num_envs], which environments; None for all.
+            split: that all of these are in, so that others may be on their way; None for any.
         """
         self.check_open()
         chosen = self._reset_mask(mask)
@@ -171,8 +162,11 @@ class Fleet:
                 shard.reset_while_absent(envs, self._options_for(options, numbers))
             return []
 
-        pieces = self._on_all(send, receive, absent, "reset")
-        self._unfit = None
+        shards = (split or self.whole).shards
+        self._send(shards, send, "reset")
+        pieces = self._receive(shards, receive, absent, "reset")
+        if split is None:
+            self._unfit = None
         self._note_absent(chosen, pieces)
         return pieces
 
@@ -184,27 +178,25 @@ class Fleet:
         for shard in self._shards:
             shard.check_running()
 
-    def step(self, actions: Sequence[BatchedValue]) -> list[Piece]:
-        """Advances all environments; after ``check_running``.
+    def send_step(self, actions: Sequence[BatchedValue], split: Split) -> None:
+        """Begins to advance the environments of a split; after ``check_running``.
 
         Args:
-            actions: for each group a batched value with a row for each agent of each environment,
-                made by ``fit``.
+            actions: for each group a batched value with a row for each agent of each of these
+                environments, made by ``Split.fit``.
+            split: one of ``splits`` that is not on its way, or ``whole`` if none is.
         """
+        self._send(
+            split.shards, lambda shard: shard.send_step(split.part_for(shard, actions)), "step"
+        )
 
-        def send(shard: Shard) -> None:
-            if shard.num_envs == self.num_envs:
-                shard.send_step(actions)
-                return
-            parts = []
-            for group, action in zip(self.groups, actions, strict=True):
-                agents = len(group.agents)
-                rows = slice(shard.first * agents, (shard.first + shard.num_envs) * agents)
-                parts.append(spaces.take(group.action_space, action, rows))
-            shard.send_step(parts)
-
-        pieces = self._on_all(send, Shard.receive_step, ElasticShard.step_while_absent, "step")
-        self._note_absent(np.ones(self.num_envs, np.bool_), pieces)
+    def receive_step(self, split: Split) -> list[Piece]:
+        """What became of the step that was sent to ``split``."""
+        pieces = self._receive(
+            split.shards, Shard.receive_step, ElasticShard.step_while_absent, "step"
+        )
+        if self._is_elastic:
+            self._note_absent(np.ones(self.num_envs, np.bool_), pieces)
         return pieces
 
     def render(self) -> list[NDArray[np.uint8]]:
@@ -223,72 +215,6 @@ class Fleet:
             pending.append((shard.session, shard.session.send_render()))
         return [frame for session, sent in pending for frame in session.receive(sent)]
 
-    def fit(self, number: int, actions: Any) -> BatchedValue:
-        """The actions of group ``number`` as a batched value, checked where agents are to act.
-
-        Raises:
-            InvalidAction: another structure or shape, values that the dtype can not hold, or, of
-                an agent that is to act, not in the action space.
-        """
-        group = self.groups[number]
-        space, agents = group.action_space, group.agents
-        count = self.num_envs * len(agents)
-        try:
-            # Through a batch of one part, which converts what can be without changing a value.
-            fitted = spaces.concatenate(space, [(actions, count)])
-        except InvalidTensor as error:
-            whose = "" if len(self.groups) == 1 else f" of group '{group.name}'"
-            raise InvalidAction(f"actions{whose}: {error.message}", "actions") from None
-        seen = [shard.seen[number] for shard in self._shards]
-        rows, chosen = np.arange(count), fitted
-        if not all(last.everyone_acts for last in seen):
-            rows = np.flatnonzero(np.concatenate([last.acting for last in seen]))
-            chosen = spaces.take(space, fitted, rows)
-        try:
-            spaces.check(space, chosen, len(rows), InvalidAction, "actions")
-        except InvalidAction as error:
-            first = int(spaces.outside(space, chosen, len(rows))[0])
-            env, agent = divmod(int(rows[first]), len(agents))
-            what = error.message.removeprefix(f"row {first}").removeprefix(":").lstrip()
-            raise InvalidAction(
-                f"action of '{agents[agent]}' in environment {env}: {what}", "actions"
-            ) from None
-        return fitted
-
-    def columns(self, number: int, pieces: Sequence[Piece]) -> Columns:
-        """Group ``number`` of all environments, after a call that brought ``pieces``."""
-        group = self.groups[number]
-        count = self.num_envs * len(group.agents)
-        seen = [shard.seen[number] for shard in self._shards]
-        parts = [piece.groups[number] for piece in pieces]
-        if len(parts) == len(seen) and sum(len(part.rows) for part in parts) == count:
-            # Each shard's rows in one piece, so that they are in order.
-            reward = np.concatenate([part.reward for part in parts])
-            terminated = np.concatenate([part.terminated for part in parts])
-            truncated = np.concatenate([part.truncated for part in parts])
-            present = np.ones(count, np.bool_)
-        else:
-            reward = np.zeros(count)
-            terminated, truncated, present = (np.zeros(count, np.bool_) for _ in range(3))
-            for part in parts:
-                reward[part.rows] = part.reward
-                terminated[part.rows] = part.terminated
-                truncated[part.rows] = part.truncated
-                present[part.rows] = True
-        return Columns(
-            spaces.concatenate(
-                group.observation_space, [(last.observation, len(last.acting)) for last in seen]
-            ),
-            reward,
-            terminated,
-            truncated,
-            present,
-            np.concatenate([last.acting for last in seen]),
-            tuple(
-                np.concatenate(leaf) for leaf in zip(*(last.masks for last in seen), strict=True)
-            ),
-        )
-
     def close(self) -> None:
         """Frees the environments; again does nothing."""
         self.closed = True
@@ -297,12 +223,14 @@ class Fleet:
 
     # -- all servers together -------------------------------------------------------------
 
-    def _open(self, homes: Sequence[str], spare: Sequence[str], wish: Wish) -> None:
-        used = min(len(homes), self.num_envs)
-        with ThreadPoolExecutor(used) as pool:
+    def _open(self, homes: Sequence[str], spare: Sequence[str], wish: Wish, splits: int) -> None:
+        blocks = []
+        for part in np.array_split(np.arange(self.num_envs), splits):
+            blocks += list(enumerate(np.array_split(part, min(len(homes), len(part)))))
+        with ThreadPoolExecutor(len(blocks)) as pool:
             opened = []
-            for number, block in enumerate(np.array_split(np.arange(self.num_envs), used)):
-                in_order = [*homes[number:], *homes[:number], *spare]
+            for number, (home, block) in enumerate(blocks):
+                in_order = [*homes[home:], *homes[:home], *spare]
                 placement = Placement(in_order, wish, len(block))
                 opened.append(pool.submit(Shard, placement, int(block[0]), number))
         self._shards = [shard.result() for shard in opened if shard.exception() is None]
@@ -331,6 +259,17 @@ class Fleet:
             shard.look(max(0.0, until - time.monotonic()))
         self.absent[:] = True
 
+    def _split(self, count: int) -> tuple[Split, ...]:
+        splits = []
+        for part in np.array_split(np.arange(self.num_envs), count):
+            inside = [shard for shard in self._shards if part[0] <= shard.first <= part[-1]]
+            splits.append(Split(int(part[0]), len(part), inside))
+        return tuple(splits)
+
+    @property
+    def _is_elastic(self) -> bool:
+        return isinstance(self._shards[0], ElasticShard)
+
     def _elastic(self) -> list[ElasticShard]:
         return [shard for shard in self._shards if isinstance(shard, ElasticShard)]
 
@@ -358,41 +297,52 @@ class Fleet:
             covered[piece.environments] = True
         self.absent[chosen] = ~covered[chosen]
 
-    def _on_all(
-        self,
-        send: Callable[[Shard], None],
-        receive: Callable[[Shard], list[Piece]],
-        absent: Callable[[ElasticShard], list[Piece]],
-        what: str,
-    ) -> list[Piece]:
-        """Sends to all shards, then receives from all; from absent ones gets what they have to say.
+    def _send(self, shards: Sequence[Shard], send: Callable[[Shard], None], what: str) -> None:
+        """Sends to all of ``shards``, but not to elastic ones without a session.
 
         Those that have to open a session first come last, so that the others need not wait, and
         all at one time.
         """
-        pieces: list[Piece] = []
-        for shard in self._shards:
+        for shard in shards:
             shard.begin()
-        self._wait_for_any()
-        away = {shard for shard in self._elastic() if shard.is_lost}
-        try:
-            lost = [shard for shard in self._shards if shard.is_lost and shard not in away]
-            for shard in self._shards:
+        if self._is_elastic:
+            self._wait_for_any()
+            self._away = {shard for shard in self._elastic() if shard.is_lost}
+        with self._all_or_none(shards, what):
+            lost = [shard for shard in shards if shard.is_lost and shard not in self._away]
+            for shard in shards:
                 if not shard.is_lost:
                     send(shard)
             if lost:
                 with ThreadPoolExecutor(len(lost)) as pool:
                     list(pool.map(send, lost))
-            for shard in self._shards:
-                if isinstance(shard, ElasticShard) and shard in away:
+
+    def _receive(
+        self,
+        shards: Sequence[Shard],
+        receive: Callable[[Shard], list[Piece]],
+        absent: Callable[[ElasticShard], list[Piece]],
+        what: str,
+    ) -> list[Piece]:
+        """Receives what was asked for, from absent shards what they have to say."""
+        pieces: list[Piece] = []
+        with self._all_or_none(shards, what):
+            for shard in shards:
+                if isinstance(shard, ElasticShard) and shard in self._away:
                     pieces += absent(shard)
                 else:
                     pieces += receive(shard)
+        return pieces
+
+    @contextmanager
+    def _all_or_none(self, shards: Sequence[Shard], what: str) -> Iterator[None]:
+        """Notes where an error leaves some environments elsewhere than others."""
+        try:
+            yield
         except BaseException as error:
-            if any(shard.may_have_advanced for shard in self._shards):
+            if len(shards) < len(self._shards) or any(shard.may_have_advanced for shard in shards):
                 self._unfit = f"the last {what} failed on some environments ({error})"
             raise
-        return pieces
 
     # -- arguments ------------------------------------------------------------------------
 

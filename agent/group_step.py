@@ -93,7 +93,7 @@ class MultiAgentStep:
 
 
 def _group_step(fleet: Fleet, number: int, pieces: Sequence[Piece]) -> GroupStep:
-    columns = fleet.columns(number, pieces)
+    columns = fleet.whole.columns(number, pieces)
     parts = [piece.groups[number] for piece in pieces]
     final = [part for part in parts if len(part.final_rows)]
     final_rows = np.concatenate([np.zeros(0, np.int64), *(part.final_rows for part in final)])

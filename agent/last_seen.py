@@ -41,6 +41,7 @@ class LastSeen:
         self._count = num_envs * self._agents
         self.everyone = np.ones(self._count, np.bool_)
         self.going_on = self.acting = self._in_doubt = ~self.everyone
+        self._has_doubts = False
 
     def blank(self) -> None:
         """Stands in for what has not been seen yet: zeros, and everything allowed."""
@@ -65,14 +66,20 @@ class LastSeen:
             started: those of them whose episode began.
         """
         index = part.rows - first_row if first_row else part.rows
-        self.going_on = self.after(part, first_row, environments, started)
+        ended = part.terminated | part.truncated
+        is_whole, has_ends = len(index) == self._count, bool(ended.any())
+        if is_whole and not has_ends:
+            self.going_on = self.everyone
+        else:
+            self.going_on = self._after(index, ended, environments, started)
         if len(part.acting) == self._count:
             self.acting = self.everyone
         else:
             self.acting = self.acting.copy()
             self.acting[rows_of(environments, self._agents)] = False
             self.acting[part.acting - first_row] = True
-        self._note_doubts(part, index, environments)
+        if has_ends or self._has_doubts:
+            self._note_doubts(ended, index, environments)
         if len(index) == self._count:
             self.observation, self.masks = part.observation, part.action_masks
             return
@@ -87,14 +94,14 @@ class LastSeen:
             mask[index] = seen
         self.masks = masks
 
-    def after(
-        self, part: GroupBatch, first_row: int, environments: IntArray, started: IntArray
+    def _after(
+        self,
+        index: IntArray,
+        ended: NDArray[np.bool_],
+        environments: IntArray,
+        started: IntArray,
     ) -> NDArray[np.bool_]:
-        """Whose episode goes on after a batch; see ``note``."""
-        index = part.rows - first_row if first_row else part.rows
-        ended = part.terminated | part.truncated
-        if len(index) == self._count and not ended.any():
-            return self.everyone
+        """Whose episode goes on after a batch about the rows ``index``; see ``note``."""
         after = self.going_on.copy()
         named = rows_of(environments, self._agents)
         after[named[self._in_doubt[named]]] = False
@@ -103,13 +110,13 @@ class LastSeen:
         after[index] = going_on(index // self._agents, ended, started)
         return after
 
-    def _note_doubts(self, part: GroupBatch, index: IntArray, environments: IntArray) -> None:
-        ended = part.terminated | part.truncated
-        if not ended.any() and not self._in_doubt.any():
-            return
+    def _note_doubts(
+        self, ended: NDArray[np.bool_], index: IntArray, environments: IntArray
+    ) -> None:
         self._in_doubt = self._in_doubt.copy()
         self._in_doubt[rows_of(environments, self._agents)] = False
         self._in_doubt[index] = ended & self.going_on[index] & ~self.acting[index]
+        self._has_doubts = bool(self._in_doubt.any())
 
     def to_send(
         self, environments: IntArray, idle: Callable[[], NDArray[np.bool_]]

@@ -36,18 +36,26 @@ class Piece:
     @classmethod
     def of_batch(cls, batch: Batch, groups: Sequence[Group], first: int) -> Piece:
         """A batch of a session whose environment 0 is ``first``."""
-        parts = batch.groups
-        if first:
-            parts = tuple(
-                part.moved(first * len(group.agents))
-                for group, part in zip(groups, batch.groups, strict=True)
-            )
-        return cls(
-            batch.environments + first,
-            parts,
-            {env + first: str(error) for env, error in batch.faults.items()},
-            batch.started + first,
+        piece = cls(
+            batch.environments,
+            batch.groups,
+            {env: str(error) for env, error in batch.faults.items()},
+            batch.started,
             batch.episode_options,
+        )
+        return piece.moved(first, groups) if first else piece
+
+    def moved(self, by: int, groups: Sequence[Group]) -> Piece:
+        """The same about environments whose numbers are higher by ``by``."""
+        return replace(
+            self,
+            environments=self.environments + by,
+            groups=tuple(
+                part.moved(by * len(group.agents))
+                for group, part in zip(groups, self.groups, strict=True)
+            ),
+            faults={env + by: reason for env, reason in self.faults.items()},
+            started=self.started + by,
         )
 
     @classmethod

@@ -151,8 +151,9 @@ class RemoteMultiAgentVectorEnv:
             raise InvalidAction(
                 f"actions for {len(actions)} groups; this simulator has {len(self.groups)}: {names}"
             )
-        fitted = [fleet.fit(number, action) for number, action in enumerate(actions)]
-        return MultiAgentStep.merge(fleet, fleet.step(fitted))
+        fitted = [fleet.whole.fit(number, action) for number, action in enumerate(actions)]
+        fleet.send_step(fitted, fleet.whole)
+        return MultiAgentStep.merge(fleet, fleet.receive_step(fleet.whole))
 
     def check_running(self) -> None:
         """Raises unless a step is possible for all environments.

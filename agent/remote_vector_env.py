@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,48 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from agent.fleet import Columns, Fleet
+from agent.fleet import Fleet
 from agent.pieces import Piece
 from agent.placement import Wish
+from agent.split import Columns, Split
 from agent.vector_infos import merge_infos
 from farsim import spaces
 from farsim.channel import ConnectionOptions
 from farsim.errors import InvalidAction, InvalidTensor, Unsupported
+
+
+@dataclass(frozen=True)
+class VectorStep:
+    """A reset or a step of the environments of a split.
+
+    Attributes:
+        observation: batched, as Gymnasium has it.
+        reward: float64 [environments].
+        terminated: bool [environments].
+        truncated: bool [environments].
+        faults: of environments that failed in this call, counted from the split's first, what went
+            wrong; see ``RemoteVectorEnv``.
+        absent: bool [environments]: has no server at this moment, and a row that says nothing.
+        final_rows: int64, with ``SAME_STEP`` the environments, counted from the split's first,
+            whose episode ended and whose next one has begun.
+        final_observation: what they showed last, batched; None if there are none.
+        make_infos: makes the infos, with or without "final_obs".
+    """
+
+    observation: Any
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    faults: dict[int, str]
+    absent: NDArray[np.bool_]
+    final_rows: NDArray[np.int64]
+    final_observation: Any
+    make_infos: Callable[[bool], dict[str, Any]] = field(repr=False)
+
+    @cached_property
+    def infos(self) -> dict[str, Any]:
+        """In Gymnasium's vector format."""
+        return self.make_infos(True)
 
 
 class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
@@ -64,6 +101,8 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             address. Given, environments without a
             server have the info "absent" and a row that says nothing, while the others go on; their
             next row without it, as the row after a fault, is the first of an episode.
+        splits: in how many parts, with sessions of their own, ``step_async`` can step the
+            environments one while another is on its way.
 
     Raises:
         ServerUnavailable: no server takes the environments within ``recovery_seconds``.
@@ -83,11 +122,12 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         fallback_addresses: str | Iterable[str] = (),
         action_mask_in_observation: bool = False,
         envs_per_session: int | None = None,
+        splits: int = 1,
     ) -> None:
         mode = AutoresetMode(autoreset_mode)
         how = ConnectionOptions.of(connection)
         wish = Wish(simulator, dict(options or {}), mode, render_mode, how)
-        self._fleet = Fleet(addresses, num_envs, wish, fallback_addresses, envs_per_session)
+        self._fleet = Fleet(addresses, num_envs, wish, fallback_addresses, envs_per_session, splits)
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.metadata = {
@@ -132,10 +172,8 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             FarsimError: what a server answered.
         """
         given = dict(options or {})
-        pieces = self._fleet.reset(seed, given, given.pop("reset_mask", None))
-        columns = self._fleet.columns(0, pieces)
-        infos = self._infos(columns, pieces)
-        return self._observation(columns, infos), infos
+        step = self._see(self._fleet.reset(seed, given, given.pop("reset_mask", None)), None)
+        return step.observation, step.infos
 
     def step(
         self, actions: Any
@@ -156,19 +194,76 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             ServerUnavailable: environments were lost, and no server takes them.
             FarsimError: what a server answered.
         """
+        self.step_async(actions)
+        return self.step_wait()
+
+    @property
+    def splits(self) -> list[slice]:
+        """The environments of each split; see ``step_async``."""
+        return [split.environments for split in self._fleet.splits]
+
+    def step_async(self, actions: Any, split: int | None = None) -> None:
+        """Sends the actions of a step, and leaves it to ``step_wait`` to wait for the rest.
+
+        With several splits, one can be on its way while the actions of another are thought about::
+
+            for split in (0, 1):
+                env.step_async(policy(observations[split]), split)
+            while True:
+                for split in (0, 1):
+                    observations[split], *rest = env.step_wait(split)
+                    env.step_async(policy(observations[split]), split)
+
+        Args:
+            actions: as at ``step``, of the environments ``splits[split]``.
+            split: which one, and not on its way; None for all environments.
+
+        Raises:
+            What ``step`` raises.
+        """
         fleet = self._fleet
         fleet.check_running()
+        chosen = fleet.whole if split is None else fleet.splits[split]
         space = self.single_action_space
         if isinstance(space, (gym_spaces.Dict, gym_spaces.Tuple)) and isinstance(actions, list):
             try:
                 actions = spaces.batch(space, actions)
             except InvalidTensor as error:
                 raise InvalidAction(f"actions: {error.message}", "actions") from None
-        pieces = fleet.step([fleet.fit(0, actions)])
-        columns = fleet.columns(0, pieces)
-        infos = self._infos(columns, pieces)
-        observation = self._observation(columns, infos)
-        return observation, columns.reward, columns.terminated, columns.truncated, infos
+        fleet.send_step([chosen.fit(0, actions)], chosen)
+
+    def step_wait(
+        self, split: int | None = None
+    ) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """What became of the step that was sent last for ``split``; as ``step`` returns it."""
+        step = self.receive(split)
+        return step.observation, step.reward, step.terminated, step.truncated, step.infos
+
+    def receive(self, split: int | None = None) -> VectorStep:
+        """As ``step_wait``, with infos that are put together only when they are asked for."""
+        fleet = self._fleet
+        chosen = fleet.whole if split is None else fleet.splits[split]
+        return self._see(fleet.receive_step(chosen), split)
+
+    def reset_splits(self, seed: Sequence[int | None] | None) -> list[VectorStep]:
+        """As ``reset``, split by split."""
+        pieces = self._fleet.reset(seed, {})
+        return [
+            self._see([piece for piece in pieces if split.holds(piece)], number)
+            for number, split in enumerate(self._fleet.splits)
+        ]
+
+    def reset_some(self, mask: NDArray[np.bool_], split: int) -> VectorStep:
+        """Begins new episodes of environments of one split, while others may be on their way.
+
+        Args:
+            mask: bool, which of the split's environments.
+            split: which one, and not on its way.
+        """
+        chosen = self._fleet.splits[split]
+        everyone = np.zeros(self.num_envs, np.bool_)
+        everyone[chosen.environments] = mask
+        return self._see(self._fleet.reset(None, {}, everyone, chosen), split)
 
     def render(self) -> tuple[Any, ...] | None:
         """One RGB picture, uint8 [height, width, 3], of each environment.
@@ -209,18 +304,50 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             return []
         return list(spaces.mask_widths(self._group.action_space))
 
-    def _infos(self, columns: Columns, pieces: Sequence[Piece]) -> dict[str, Any]:
-        infos = merge_infos(
-            self.num_envs,
-            pieces,
-            self._group.observation_space,
-            self._fleet.description.parameters,
+    def _see(self, pieces: Sequence[Piece], split: int | None) -> VectorStep:
+        chosen = self._fleet.whole if split is None else self._fleet.splits[split]
+        columns = chosen.columns(0, pieces)
+        faults = {
+            row - chosen.first: text for piece in pieces for row, text in piece.faults.items()
+        }
+        parts = [piece.groups[0] for piece in pieces if len(piece.groups[0].final_rows)]
+        final_rows, final_observation = np.zeros(0, np.int64), None
+        if parts:
+            final_rows = np.concatenate([part.final_rows for part in parts]) - chosen.first
+            final_observation = spaces.concatenate(
+                self._group.observation_space,
+                [(part.final_observation, len(part.final_rows)) for part in parts],
+            )
+        step = VectorStep(
+            columns.observation,
+            columns.reward,
+            columns.terminated,
+            columns.truncated,
+            faults,
+            self._fleet.absent[chosen.environments],
+            final_rows,
+            final_observation,
+            lambda final: self._infos(columns, pieces, chosen, final),
         )
-        if self._fleet.absent.any():
-            infos["absent"] = infos["_absent"] = self._fleet.absent.copy()
+        return self._with_mask(step, columns) if self._mask_in_observation else step
+
+    def _infos(
+        self, columns: Columns, pieces: Sequence[Piece], split: Split, final: bool
+    ) -> dict[str, Any]:
+        infos = merge_infos(
+            split.num_envs,
+            pieces,
+            self._group,
+            self._fleet.description.parameters,
+            split.first,
+            final,
+        )
+        absent = self._fleet.absent[split.environments]
+        if absent.any():
+            infos["absent"] = infos["_absent"] = absent.copy()
         if columns.action_masks:
             masks = [mask.view(np.int8) for mask in columns.action_masks]
-            everyone = np.ones(self.num_envs, np.bool_)
+            everyone = np.ones(split.num_envs, np.bool_)
             if len(masks) == 1:
                 infos["action_mask"], infos["_action_mask"] = masks[0], everyone
             else:
@@ -230,17 +357,28 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
                 infos["action_mask"], infos["_action_mask"] = named, everyone
         return infos
 
-    def _observation(self, columns: Columns, infos: dict[str, Any]) -> Any:
-        if not self._mask_in_observation:
-            return columns.observation
+    def _with_mask(self, step: VectorStep, columns: Columns) -> VectorStep:
         (mask,) = columns.action_masks
         shown = mask.astype(np.float32)
         shown[~mask.any(axis=1)] = 1.0
-        if "final_obs" in infos:
-            ones = np.ones(mask.shape[1], np.float32)
-            for row in np.flatnonzero(infos["_final_obs"]):
-                infos["final_obs"][row] = {
-                    "observations": infos["final_obs"][row],
-                    "action_mask": ones.copy(),
+
+        def infos(final: bool) -> dict[str, Any]:
+            found = step.make_infos(final)
+            for row in np.flatnonzero(found["_final_obs"]) if "final_obs" in found else ():
+                found["final_obs"][row] = {
+                    "observations": found["final_obs"][row],
+                    "action_mask": np.ones(mask.shape[1], np.float32),
                 }
-        return {"observations": columns.observation, "action_mask": shown}
+            return found
+
+        observation = {"observations": step.observation, "action_mask": shown}
+        final_observation = None
+        if len(step.final_rows):
+            ones = np.ones((len(step.final_rows), mask.shape[1]), np.float32)
+            final_observation = {"observations": step.final_observation, "action_mask": ones}
+        return replace(
+            step,
+            observation=observation,
+            final_observation=final_observation,
+            make_infos=infos,
+        )

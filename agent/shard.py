@@ -227,7 +227,19 @@ class Shard:
             if len(gone):
                 pieces += self._cut(gone)
         self._note(pieces)
+        if self.session is not None and self._mode is not AutoresetMode.SAME_STEP:
+            for request in sent:
+                if not request.is_reset:
+                    self._note_over(request.envs)
         return pieces
+
+    def _note_over(self, envs: IntArray) -> None:
+        """Tells episodes that are over from those that go on, after a step of ``envs``."""
+        if all(seen.going_on is seen.everyone for seen in self.seen):
+            self._states[envs] = State.RUNNING
+        else:
+            over = self._nobody([seen.going_on for seen in self.seen], envs)
+            self._states[envs] = np.where(over, State.OVER, State.RUNNING)
 
     def begin(self) -> None:
         """Begins a call; what is left of one that was given up is nobody's business any more."""
@@ -346,16 +358,6 @@ class Shard:
         batch = self._receive(request)
         if batch is None:
             return []
-        if self._mode is not AutoresetMode.SAME_STEP:
-            going_on = [
-                seen.after(part, 0, batch.environments, batch.started)
-                for seen, part in zip(self.seen, batch.groups, strict=True)
-            ]
-            if all(flags is seen.everyone for flags, seen in zip(going_on, self.seen, strict=True)):
-                self._states[request.envs] = State.RUNNING
-            else:
-                over = self._nobody(going_on, request.envs)
-                self._states[request.envs] = np.where(over, State.OVER, State.RUNNING)
         return [Piece.of_batch(batch, self.groups, self.first)]
 
     def _begun(self, request: Sent) -> list[Piece]:

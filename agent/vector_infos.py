@@ -10,7 +10,7 @@ from gymnasium import Space
 from numpy.typing import NDArray
 
 from agent.batch import GroupBatch, Info, IntArray
-from agent.description import Parameter
+from agent.description import Group, Parameter
 from agent.pieces import Piece
 from farsim import spaces
 
@@ -18,17 +18,22 @@ from farsim import spaces
 def merge_infos(
     num_envs: int,
     pieces: Sequence[Piece],
-    observation_space: Space[Any],
+    group: Group,
     parameters: Mapping[str, Parameter],
+    first: int = 0,
+    final_observations: bool = True,
 ) -> dict[str, Any]:
     """Infos in Gymnasium's vector format: ``name`` and, for who has it, ``_name``.
 
-    Adds "final_obs" and "final_info" for ``SAME_STEP``, "episode_options" for episodes that began,
-    and "fault" for rows that are no transitions.
+    They are about ``num_envs`` environments from number ``first`` on. Adds "final_info" and, if
+    ``final_observations``, "final_obs" for ``SAME_STEP``, "episode_options" for episodes that
+    began, and "fault" for rows that are no transitions.
     """
+    if first:
+        pieces = [piece.moved(-first, [group]) for piece in pieces]
     infos = _columns(num_envs, [(part.rows, part.infos) for part in _only(pieces)])
     if any(len(part.final_rows) for part in _only(pieces)):
-        _add_final(infos, num_envs, pieces, observation_space)
+        _add_final(infos, num_envs, pieces, group.observation_space, final_observations)
     if any(piece.episode_options for piece in pieces):
         infos["episode_options"], infos["_episode_options"] = episode_options(
             num_envs, pieces, parameters
@@ -37,6 +42,22 @@ def merge_infos(
     if faults:
         infos["fault"], infos["_fault"] = _sparse(num_envs, faults)
     return infos
+
+
+def by_environment(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any]] | None:
+    """Gymnasium's vector infos as a dict for each environment; None if there are none at all."""
+    if not infos:
+        return None
+    found: list[dict[str, Any]] = [{} for _ in range(num_envs)]
+    for name, values in infos.items():
+        if name.startswith("_"):
+            continue
+        if isinstance(values, dict):
+            values = by_environment(values, num_envs) or [{} for _ in range(num_envs)]
+        whose = infos.get(f"_{name}")
+        for env in range(num_envs) if whose is None else np.flatnonzero(whose).tolist():
+            found[env][name] = values[env]
+    return found
 
 
 def _only(pieces: Sequence[Piece]) -> list[GroupBatch]:
@@ -92,21 +113,28 @@ def _insert(infos: dict[str, Any], name: str, column: Any, mask: NDArray[np.bool
 
 
 def _add_final(
-    infos: dict[str, Any], num_envs: int, pieces: Sequence[Piece], space: Space[Any]
+    infos: dict[str, Any],
+    num_envs: int,
+    pieces: Sequence[Piece],
+    space: Space[Any],
+    with_observations: bool,
 ) -> None:
+    whose = np.zeros(num_envs, np.bool_)
     observations: dict[int, Any] = {}
     for part in _only(pieces):
         count = len(part.final_rows)
-        if count:
+        whose[part.final_rows] = True
+        if count and with_observations:
             # A copy, which can be written to.
             batched = spaces.concatenate(space, [(part.final_observation, count)])
             singles = spaces.unbatch(space, batched, count)
             observations.update(zip(part.final_rows.tolist(), singles, strict=True))
-    infos["final_obs"], infos["_final_obs"] = _sparse(num_envs, observations)
+    if with_observations:
+        infos["final_obs"], infos["_final_obs"] = _sparse(num_envs, observations)
     infos["final_info"] = _columns(
         num_envs, [(part.final_rows, part.final_infos) for part in _only(pieces)]
     )
-    infos["_final_info"] = infos["_final_obs"].copy()
+    infos["_final_info"] = whose
 
 
 def episode_options(

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import Space
 from gymnasium.vector.utils import batch_space
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
-from ray.rllib.utils.numpy import convert_to_numpy
 from ray.rllib.utils.spaces.space_utils import (
     clip_action,
     get_base_struct_from_space,
     unsquash_action,
 )
-from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 
-from agent.multi_agent.columns import BoolArray, IntArray, chosen, joined, like, put
+from agent.sampling.columns import BoolArray, IntArray, chosen, joined, like, put
+from agent.sampling.forward import Forward
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,7 @@ class Acting:
         self._structs = [get_base_struct_from_space(group.action_space) for group in groups]
         self._normalize, self._clip = normalize_actions, clip_actions
         self._device = device
+        self._forwards: dict[str, Forward] = {}
         self._batches = [batch_space(group.action_space, group.rows) for group in groups]
         for number, space in enumerate(self._batches):
             space.seed(seed + number)
@@ -188,7 +187,10 @@ class Acting:
         together = seen[0]
         for other in seen[1:]:
             together = joined(together, other)
-        outputs = forward(module[policy], together, explore, time, self._device)
+        forward = self._forwards.get(policy)
+        if forward is None or forward.module is not module[policy]:
+            forward = self._forwards[policy] = Forward(module[policy], self._device)
+        outputs = forward(together, explore, time)
         action = outputs.pop(Columns.ACTIONS)
         acts = []
         first = 0
@@ -221,37 +223,3 @@ class Acting:
             group.decode(like(space.sample(), group.rows)) if action is None else action
             for group, space, action in zip(self._groups, self._batches, actions, strict=True)
         ]
-
-
-def forward(module: Any, observation: Any, explore: bool, time: int, device: Any) -> dict[str, Any]:
-    """One policy's actions on a batch, as RLlib's connectors would have them.
-
-    Args:
-        module: an RLModule, without recurrent state.
-        observation: a nest of arrays [rows, ...].
-        explore: whether to draw actions, or take the likeliest ones.
-        time: environment steps so far.
-        device: where the module is.
-
-    Returns:
-        Nests of NumPy arrays by column: "actions", and what the learner wants to know of them.
-    """
-    batch = {Columns.OBS: convert_to_torch_tensor(observation, device=device)}
-    with torch.no_grad():
-        if explore:
-            outputs = dict(module.forward_exploration(batch, t=time))
-        else:
-            outputs = dict(module.forward_inference(batch))
-        if Columns.ACTIONS not in outputs:
-            if explore:
-                kind = module.get_exploration_action_dist_cls()
-            else:
-                kind = module.get_inference_action_dist_cls()
-            distribution = kind.from_logits(outputs[Columns.ACTION_DIST_INPUTS])
-            if not explore:
-                distribution = distribution.to_deterministic()
-            outputs[Columns.ACTIONS] = distribution.sample()
-            if Columns.ACTION_LOGP not in outputs:
-                outputs[Columns.ACTION_LOGP] = distribution.logp(outputs[Columns.ACTIONS])
-    arrays: dict[str, Any] = convert_to_numpy(outputs)  # type: ignore[assignment]
-    return arrays

@@ -25,11 +25,11 @@ from agent.env_runner import (
 )
 from agent.models import masking
 from agent.multi_agent.acting import Acting, ActingGroup
-from agent.multi_agent.columns import BoolArray
 from agent.multi_agent.dict_env import RemoteDictEnv
 from agent.multi_agent.recorder import Now, Recorder, policy_of
 from agent.multi_agent.tally import StepCounts, Tally
 from agent.remote_multi_agent_vector_env import MultiAgentStep, RemoteMultiAgentVectorEnv
+from agent.sampling.columns import BoolArray
 from farsim import spaces as farsim_spaces
 from farsim.channel import ConnectionOptions
 from farsim.errors import SimulatorFault, Unsupported

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.multi_agent.columns import BoolArray, IntArray
+from agent.sampling.columns import BoolArray, IntArray
 
 #: Under which RLlib's metrics have them, as for simulators with one agent.
 INFO = "info"

@@ -13,7 +13,7 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
-from agent.multi_agent.columns import BoolArray, Column, IntArray, chosen, joined
+from agent.sampling.columns import BoolArray, Column, IntArray, chosen, joined
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils import metrics as names
 
-from agent.multi_agent.columns import BoolArray
 from agent.multi_agent.infos import EpisodeNumbers
 from agent.multi_agent.recorder import policy_of
 from agent.remote_multi_agent_vector_env import MultiAgentStep
+from agent.sampling.columns import BoolArray
 
 
 class Tally:

@@ -51,10 +51,16 @@ class TrainingEnvRunner(RemoteEnvRunner):
         super().make_env()
         wrapper = cast("VectorWrapper", self.env)
         remote = wrapper.env
-        encoding = Encoding(remote.single_observation_space, remote.single_action_space)
-        if encoding.encodes_observations or encoding.shifts_actions:
+        self._encoding = Encoding(remote.single_observation_space, remote.single_action_space)
+        if self._encoding.encodes_observations or self._encoding.shifts_actions:
             # In the place of, rather than around: a wrapper that is let go of closes what it wraps.
-            wrapper.env = EncodedVectorEnv(remote, encoding)
+            wrapper.env = EncodedVectorEnv(remote, self._encoding)
+
+    def encode(self, observation: Any) -> Any:
+        return self._encoding.encode(observation)
+
+    def decode(self, actions: Any) -> Any:
+        return self._encoding.decode(actions)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, Tuple
 
 from simserver.simulator import Parameter
 
@@ -68,6 +68,42 @@ class Masked(gym.Env[int, np.int64]):
         mask = np.zeros(5, np.int8)
         mask[self._target] = 1
         return {"action_mask": mask, "nested": {"target": self._target}, "name": f"t{self._target}"}
+
+
+class Mixed(gym.Env[Any, Any]):
+    """Observations and actions of several parts; ends in a cliff or after twelve steps."""
+
+    def __init__(self) -> None:
+        self.observation_space = Dict(gear=Discrete(3), place=Box(-20, 20, (2,), np.float32))
+        self.action_space = Tuple((Discrete(3), Box(-2, 2, (2,), np.float32)))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self._place = self.np_random.normal(size=2).astype(np.float32)
+        self._gear, self._steps = np.int64(0), 0
+        return self._observation(), {"cliff": 3.0}
+
+    def step(self, action: Any) -> Any:
+        self._gear, move = np.int64(action[0]), action[1]
+        self._place = np.clip(self._place + move * (1 + self._gear), -20, 20).astype(np.float32)
+        self._steps += 1
+        fell = bool(np.abs(self._place).max() > 3)
+        info = {"distance": float(np.abs(self._place).max())}
+        return self._observation(), float(move.sum()), fell, self._steps >= 12, info
+
+    def _observation(self) -> Any:
+        return {"gear": self._gear, "place": self._place.copy()}
+
+
+class Steered(Mixed):
+    """The same with one choice for an action."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = Discrete(3)
+
+    def step(self, action: Any) -> Any:
+        return super().step((action, np.array([0.7, -0.4], np.float32)))
 
 
 class Breaks(gym.Env[np.ndarray, np.int64]):

@@ -23,8 +23,8 @@ from agent.description import Group
 from agent.group_step import GroupStep
 from agent.models import masking
 from agent.models.encoding import Encoding
-from agent.multi_agent.acting import forward
-from agent.multi_agent.columns import IntArray, chosen, like, put
+from agent.sampling.columns import IntArray, chosen, like, put
+from agent.sampling.forward import Forward
 from agent.training.checkpoint import Checkpoint, InvalidCheckpoint
 from agent.training.interface import masked_space
 from farsim import spaces
@@ -63,13 +63,16 @@ class LearnedGroup:
         self._struct = get_base_struct_from_space(self._encoding.action_space)
         self._unsquashes, self._clips = _action_settings(manifest.algo, manifest.settings)
         self._policies = [manifest.policies[agent] for agent in group.agents]
-        self._modules = {name: _load(checkpoint, name) for name in dict.fromkeys(self._policies)}
+        self._forwards = {
+            name: Forward(_load(checkpoint, name), torch.device("cpu"))
+            for name in dict.fromkeys(self._policies)
+        }
         self._rows: dict[str, IntArray] = {}
 
     def begin(self, num_envs: int) -> None:
         torch.manual_seed(self._seed)
         policies = np.array(self._policies * num_envs)
-        self._rows = {name: np.flatnonzero(policies == name) for name in self._modules}
+        self._rows = {name: np.flatnonzero(policies == name) for name in self._forwards}
 
     def act(self, step: GroupStep) -> BatchedValue:
         observation: Any = step.observation
@@ -81,9 +84,7 @@ class LearnedGroup:
         seen = self._encoding.encode(observation)
         actions: Any = None
         for name, rows in self._rows.items():
-            outputs = forward(
-                self._modules[name], chosen(seen, rows), not self._greedy, self._steps, "cpu"
-            )
+            outputs = self._forwards[name](chosen(seen, rows), not self._greedy, self._steps)
             action = outputs[Columns.ACTIONS]
             if actions is None:
                 actions = like(action, sum(map(len, self._rows.values())))

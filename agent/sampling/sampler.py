@@ -1,0 +1,456 @@
+"""RLlib's sampling loop on arrays, with several splits of the environments on their way."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tree
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils import metrics as names
+from ray.rllib.utils.metrics import CONNECTOR_PIPELINE_TIMER
+from ray.rllib.utils.numpy import convert_to_numpy
+from ray.rllib.utils.spaces.space_utils import (
+    clip_action,
+    get_base_struct_from_space,
+    unsquash_action,
+)
+
+from agent.remote_vector_env import RemoteVectorEnv, VectorStep
+from agent.sampling.columns import BoolArray
+from agent.sampling.forward import Forward
+from agent.sampling.fragment import Fragment, continued, empty
+from agent.sampling.observing import on_batches
+from agent.vector_infos import by_environment
+from farsim import spaces
+from farsim.errors import SimulatorFault
+
+#: Names of RLlib's timers.
+_INFERENCE, _STEP = names.RLMODULE_INFERENCE_TIMER, names.ENV_STEP_TIMER
+_TO_MODULE = (names.ENV_TO_MODULE_CONNECTOR, CONNECTOR_PIPELINE_TIMER)
+_TO_ENV = (names.MODULE_TO_ENV_CONNECTOR, CONNECTOR_PIPELINE_TIMER)
+#: Of the steps in all running chunks, before and after connectors, which leave them as they are.
+_LENGTHS = (
+    names.ENV_TO_MODULE_SUM_EPISODES_LENGTH_IN,
+    names.ENV_TO_MODULE_SUM_EPISODES_LENGTH_OUT,
+)
+
+_EVENTS = ("on_episode_created", "on_episode_start", "on_episode_end")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a call of ``Sampler.sample`` brought.
+
+    Attributes:
+        complete: episodes that came to their end.
+        chunks: of the episodes that go on.
+        cut: episodes that were cut by a fault.
+        steps: of environments.
+    """
+
+    complete: list[SingleAgentEpisode]
+    chunks: list[SingleAgentEpisode]
+    cut: list[SingleAgentEpisode]
+    steps: int
+
+
+class Sampler:
+    """Samples for an env runner whose connectors work on batches.
+
+    While one split of the environments is on its way, the policy acts on another. What comes out
+    does not depend on who is faster: the splits act in turn. With one split, the episodes are
+    those that RLlib's own loop would make.
+
+    Args:
+        runner: RLlib's env runner: its settings, module, metrics and callbacks are used.
+        remote: its environments.
+        max_faults_in_a_row: so many failures of an environment without a step in between are an
+            error.
+    """
+
+    def __init__(self, runner: Any, remote: RemoteVectorEnv, max_faults_in_a_row: int) -> None:
+        self._runner, self._remote = runner, remote
+        self._max_faults = max_faults_in_a_row
+        #: The connectors that it stands in for.
+        self.pieces = (
+            list(runner._env_to_module.connectors),
+            list(runner._module_to_env.connectors),
+        )
+        self._observing = on_batches(runner._env_to_module.connectors)
+        self._action_space = runner.env.single_action_space
+        self._forward = Forward(runner.module, runner._device)
+        self._struct = get_base_struct_from_space(self._action_space)
+        self._called = {event for event in _EVENTS if is_used(runner, event)}
+        self._lanes = [_Lane(number, rows) for number, rows in enumerate(remote.splits)]
+        #: The actions at random of one round, for all environments.
+        self._random: Any = None
+        #: With so many episodes the sample is complete.
+        self._wanted = math.inf
+        self._complete: list[SingleAgentEpisode] = []
+        self._cut: list[SingleAgentEpisode] = []
+        self._steps = 0
+        #: By name of a metric, its sum over this sample's steps.
+        self._sums: dict[Any, float] = {}
+        self._count = 0
+
+    # -- the loop -------------------------------------------------------------------------
+
+    def sample(
+        self,
+        num_timesteps: int | None,
+        num_episodes: int | None,
+        explore: bool,
+        random_actions: bool,
+        force_reset: bool,
+    ) -> Sample:
+        """As RLlib's ``_sample``."""
+        runner = self._runner
+        if self._forward.module is not runner.module:
+            self._forward = Forward(runner.module, runner._device)
+        self._complete, self._cut, self._steps = [], [], 0
+        self._wanted = math.inf if num_episodes is None else num_episodes
+        self._sums = dict.fromkeys((_INFERENCE, _STEP, _TO_MODULE, _TO_ENV, *_LENGTHS), 0.0)
+        self._count = 0
+        if force_reset or num_episodes is not None or runner._needs_initial_reset:
+            self._reset()
+        if num_episodes is not None:
+            while len(self._complete) < num_episodes:
+                for lane in self._lanes:
+                    self._send(lane, explore, random_actions)
+                for lane in self._lanes:
+                    self._receive(lane)
+        else:
+            while self._steps < (num_timesteps or 0):
+                self._pipeline((num_timesteps or 0), explore, random_actions)
+        self._log()
+        complete = self._complete
+        if num_episodes is not None:
+            return Sample(complete, [], self._cut, self._steps)
+        return Sample(complete, self._chunks(), self._cut, self._steps)
+
+    def _pipeline(self, num_timesteps: int, explore: bool, random_actions: bool) -> None:
+        """Goes on until so many steps are done, unless environments fail meanwhile."""
+        planned = self._steps
+        for lane in self._lanes:
+            planned += self._send(lane, explore, random_actions)
+        on_their_way = list(self._lanes)
+        while on_their_way:
+            # All lanes take as many steps: whether there is another round is decided before it.
+            goes_on = planned < num_timesteps
+            for lane in self._lanes:
+                self._receive(lane)
+                if goes_on:
+                    planned += self._send(lane, explore, random_actions)
+            if not goes_on:
+                on_their_way = []
+
+    def _send(self, lane: _Lane, explore: bool, random_actions: bool) -> int:
+        """Acts on what a lane's environments show; how many steps that will be."""
+        runner = self._runner
+        if random_actions:
+            if lane.number == 0:
+                self._random = runner.env.action_space.sample()
+            actions = spaces.take(self._action_space, self._random, lane.rows)
+            # As RLlib has them in its episodes and in its environments: as they are.
+            for_env, extras = actions, {}
+        else:
+            runners = runner.config.num_env_runners or 1
+            lifetime = (runner.num_env_steps_sampled_lifetime // runners + self._steps) * runners
+            started = time.perf_counter()
+            extras = self._forward(lane.observation, explore, lifetime, lane.state)
+            thought = time.perf_counter()
+            actions = extras.pop(Columns.ACTIONS)
+            for_env = extras.pop(Columns.ACTIONS_FOR_ENV, None)
+            if for_env is None:
+                for_env = self._for_env(actions)
+            self._sums[_INFERENCE] += thought - started
+            self._sums[_TO_ENV] += time.perf_counter() - thought
+            if lane.state is not None:
+                lane.state = extras[Columns.STATE_OUT]
+        extras[names.WEIGHTS_SEQ_NO] = lane.version(runner._weights_seq_no)
+        lane.fragment.acted(actions, extras)
+        started = time.perf_counter()
+        self._remote.step_async(runner.decode(for_env), lane.number)
+        self._sums[_STEP] += time.perf_counter() - started
+        return lane.num_envs - int(lane.over.sum())
+
+    def _for_env(self, actions: Any) -> Any:
+        config = self._runner.config
+        if config.normalize_actions:
+            return unsquash_action(actions, self._struct)
+        if config.clip_actions:
+            return clip_action(actions, self._struct)
+        return actions
+
+    def _receive(self, lane: _Lane) -> None:
+        started = time.perf_counter()
+        step = self._remote.receive(lane.number)
+        self._sums[_STEP] += time.perf_counter() - started
+        self._count += 1
+        lane.fragment.rewarded(step.reward)
+        infos = by_environment(step.make_infos(False), lane.num_envs)
+        failed, restarted = np.zeros((2, lane.num_envs), np.bool_)
+        restarted[step.final_rows] = True
+        failed[list(step.faults)] = True
+        if step.faults:
+            step, infos = self._after_faults(lane, step, failed, restarted, infos)
+        elif lane.faults_in_a_row.any():
+            lane.faults_in_a_row[:] = 0
+        # Rows without an action of ours before: the first of an episode, or they say nothing yet.
+        before = lane.over
+        self._steps += lane.num_envs - int((before | failed).sum())
+        ended = (step.terminated | step.truncated) & ~failed & ~before & ~step.absent
+        lane.over = ended & ~restarted | step.absent
+        finals = self._finals(step, infos) if len(step.final_rows) else {}
+        self._see(lane, step.observation, infos)
+        begun = (before | failed | restarted) & ~step.absent
+        if begun.any() or ended.any():
+            self._end_and_begin(lane, step, ended, begun, finals)
+        for name in _LENGTHS:
+            self._sums[name] += lane.fragment.lengths()
+
+    def _end_and_begin(
+        self,
+        lane: _Lane,
+        step: VectorStep,
+        ended: BoolArray,
+        begun: BoolArray,
+        finals: dict[int, Any],
+    ) -> None:
+        for row in np.flatnonzero(ended).tolist():
+            if len(self._complete) >= self._wanted:
+                break
+            if not begun[row]:
+                continue
+            self._end(lane, row, step, finals[row])
+        lane.fragment.restart(begun)
+        self._forget_state(lane, begun)
+        for row in np.flatnonzero(begun | ended).tolist():
+            if len(self._complete) >= self._wanted:
+                return
+            if begun[row]:
+                self._begin(lane, row)
+            else:
+                self._end(lane, row, step, None)
+
+    def _finals(self, step: VectorStep, infos: list[dict[str, Any]] | None) -> dict[int, Any]:
+        """What rows whose next episode has begun showed last, and its info."""
+        observation = self._seen_as(step.final_observation)
+        rows = step.final_rows.tolist()
+        found = {}
+        for place, row in enumerate(rows):
+            last = tree.map_structure(lambda leaf: leaf[place], observation)  # noqa: B023
+            info = infos[row].pop("final_info", {}) if infos is not None else {}
+            found[row] = (last, info)
+        return found
+
+    def _see(self, lane: _Lane, observation: Any, infos: list[dict[str, Any]] | None) -> None:
+        lane.observation = self._seen_as(observation)
+        lane.fragment.see(lane.observation, infos)
+
+    def _seen_as(self, observation: Any) -> Any:
+        """As networks see it."""
+        observation = self._runner.encode(observation)
+        started = time.perf_counter()
+        for connector in self._observing:
+            observation = connector(observation)
+        self._sums[_TO_MODULE] += time.perf_counter() - started
+        return observation
+
+    # -- beginnings and ends --------------------------------------------------------------
+
+    def _reset(self) -> None:
+        """Begins new episodes everywhere."""
+        runner = self._runner
+        runner._ongoing_episodes_for_metrics.clear()
+        runner._ongoing_episodes = [None] * runner.num_envs
+        space = runner.env.single_observation_space
+        for connector in self._observing:
+            space = connector.observation_space
+        horizon = runner.config.episode_lookback_horizon
+        for lane in self._lanes:
+            lane.fragment = Fragment(lane.num_envs, horizon, space, self._action_space)
+            lane.faults_in_a_row[:] = 0
+            for row in range(lane.num_envs):
+                self._create(lane, row)
+        started = time.perf_counter()
+        is_seeded = runner._needs_initial_reset and runner._seed is not None
+        steps = self._remote.reset_splits(runner._seeds() if is_seeded else None)
+        seconds = time.perf_counter() - started
+        runner.metrics.log_value(names.ENV_RESET_TIMER, seconds, reduce="ema")
+        for lane, step in zip(self._lanes, steps, strict=True):
+            lane.state = self._initial_state(lane.num_envs)
+            lane.over = step.absent.copy()
+            self._see(lane, step.observation, by_environment(step.make_infos(False), lane.num_envs))
+            lane.fragment.restart(np.ones(lane.num_envs, np.bool_))
+        for lane in self._lanes:
+            for row in np.flatnonzero(~lane.over).tolist():
+                self._begin(lane, row)
+        runner._needs_initial_reset = False
+
+    def _create(self, lane: _Lane, row: int) -> None:
+        """An episode that has not begun yet."""
+        self._runner._ongoing_episodes[lane.rows.start + row] = empty()
+        self._tell("on_episode_created", lane, row)
+
+    def _begin(self, lane: _Lane, row: int) -> None:
+        if "on_episode_start" in self._called:
+            observation, info = lane.fragment.last(row)
+            self._episode(lane, row).add_env_reset(observation, dict(info))
+            self._tell("on_episode_start", lane, row)
+
+    def _end(self, lane: _Lane, row: int, step: VectorStep, final: Any) -> None:
+        """An episode is over with what was seen last, or ``final`` where the next has begun."""
+        episode = self._episode(lane, row)
+        lane.fragment.fill(episode, row, lane.fragment.time, final)
+        episode.is_terminated = bool(step.terminated[row])
+        episode.is_truncated = bool(step.truncated[row])
+        self._tell("on_episode_end", lane, row)
+        self._complete.append(episode)
+        self._create(lane, row)
+
+    def _after_faults(
+        self,
+        lane: _Lane,
+        step: VectorStep,
+        failed: BoolArray,
+        restarted: BoolArray,
+        infos: Any,
+    ) -> tuple[VectorStep, Any]:
+        """Ends the episodes that failed with their last real step, and begins others."""
+        runner = self._runner
+        lane.faults_in_a_row = np.where(failed, lane.faults_in_a_row + 1, 0)
+        worst = int(lane.faults_in_a_row.argmax())
+        if lane.faults_in_a_row[worst] >= self._max_faults:
+            raise SimulatorFault(
+                f"environment {lane.rows.start + worst} of env runner {runner.worker_index} failed "
+                f"{self._max_faults} times in a row without a step in between; at last: "
+                f"{step.faults[worst]}"
+            )
+        runner.count_faults(len(step.faults))
+        for row, reason in step.faults.items():
+            self._end_by_fault(lane, row, reason)
+        for row in np.flatnonzero(failed & restarted).tolist():
+            infos[row].pop("fault")
+            infos[row].pop("final_info")
+        waiting = failed & ~restarted
+        if not waiting.any():
+            return step, infos
+        fresh = self._remote.reset_some(waiting, lane.number)
+        begun = by_environment(fresh.make_infos(False), lane.num_envs)
+        for row in np.flatnonzero(waiting).tolist():
+            infos[row] = begun[row] if begun is not None else {}
+        # The other rows of this observation are those of the step.
+        return replace(step, observation=fresh.observation, absent=fresh.absent), infos
+
+    def _end_by_fault(self, lane: _Lane, row: int, reason: str) -> None:
+        if lane.over[row]:
+            return  # It was to begin in the step that failed.
+        episode, fragment = self._episode(lane, row), lane.fragment
+        self._runner._ongoing_episodes_for_metrics.pop(episode.id_, None)
+        if fragment.steps(row, fragment.time):
+            self._runner.count_cut_episode()
+        if fragment.length(row, fragment.time):
+            fragment.fill(episode, row, fragment.time)
+            episode.is_truncated = True
+            episode.custom_data["fault"] = reason
+            self._cut.append(episode)
+        self._create(lane, row)
+
+    def _chunks(self) -> list[SingleAgentEpisode]:
+        """What is not handed out yet of the episodes that go on."""
+        runner, chunks = self._runner, []
+        for lane in self._lanes:
+            fragment = lane.fragment
+            for row in np.flatnonzero(~lane.over).tolist():
+                episode = self._episode(lane, row)
+                if not fragment.steps(row, fragment.time):
+                    continue
+                fragment.fill(episode, row, fragment.time)
+                runner._ongoing_episodes_for_metrics[episode.id_].append(episode)
+                runner._ongoing_episodes[lane.rows.start + row] = continued(episode)
+                chunks.append(episode)
+            fragment.continue_all(lane.over)
+        return chunks
+
+    def _episode(self, lane: _Lane, row: int) -> SingleAgentEpisode:
+        episode: SingleAgentEpisode = self._runner._ongoing_episodes[lane.rows.start + row]
+        return episode
+
+    def _tell(self, event: str, lane: _Lane, row: int) -> None:
+        if event in self._called:
+            index = lane.rows.start + row
+            self._runner._make_on_episode_callback(event, index, self._runner._ongoing_episodes)
+
+    # -- recurrent modules ----------------------------------------------------------------
+
+    def _initial_state(self, rows: int) -> Any:
+        module = self._runner.module
+        if module is None or not module.is_stateful():
+            return None
+        self._first_state = convert_to_numpy(module.get_initial_state())
+        first = self._first_state
+        return tree.map_structure(lambda leaf: np.repeat(leaf[None], rows, axis=0), first)
+
+    def _forget_state(self, lane: _Lane, rows: BoolArray) -> None:
+        if lane.state is not None and rows.any():
+
+            def forget(leaf: Any, first: Any) -> Any:
+                leaf = leaf.copy()
+                leaf[rows] = first
+                return leaf
+
+            lane.state = tree.map_structure(forget, lane.state, self._first_state)
+
+    # -- metrics --------------------------------------------------------------------------
+
+    def _log(self) -> None:
+        """Means over the sample, under RLlib's names."""
+        runner, count = self._runner, max(self._count, 1)
+        for key, total in self._sums.items():
+            runner.metrics.log_value(key, total / count, reduce="ema")
+        if self._count:
+            runner._log_env_steps(metric=runner._metrics_num_try_env_step, num_steps=self._count)
+
+
+class _Lane:
+    """One split of the environments.
+
+    Attributes:
+        number: of the split.
+        rows: its environments.
+        observation: what they show now, as the network takes it.
+        state: of a recurrent module; None for any other.
+        over: bool [num_envs]: the next step only begins an episode there, or it is absent.
+    """
+
+    fragment: Fragment
+    observation: Any
+    state: Any
+
+    def __init__(self, number: int, rows: slice) -> None:
+        self.number, self.rows = number, rows
+        self.num_envs = rows.stop - rows.start
+        self.over = np.zeros(self.num_envs, np.bool_)
+        self.faults_in_a_row = np.zeros(self.num_envs, np.int64)
+        self._version = np.zeros(self.num_envs, np.int64)
+
+    def version(self, number: int) -> Any:
+        """int64 [num_envs], the weights that act."""
+        if self._version[0] != number:
+            self._version = np.full(self.num_envs, number)
+        return self._version
+
+
+def is_used(runner: Any, event: str) -> bool:
+    """Whether anyone wants to be called at an event."""
+    plain = getattr(RLlibCallback, event)
+    return bool(getattr(runner.config, f"callbacks_{event}")) or any(
+        getattr(type(callback), event) is not plain for callback in runner._callbacks
+    )
