@@ -56,6 +56,7 @@ SUBCOMMANDS = {
     "doctor": Subcommand(
         "farsim.doctor.cli:doctor", "Say why a server is slow or can not be reached."
     ),
+    "bench": Subcommand("agent.bench.cli:bench", "Compare ways to step simulators, side by side."),
     "certs": Subcommand(
         "farsim.certs:certs", "Make a development CA, certificates and a token for TLS."
     ),

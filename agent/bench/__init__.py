@@ -1,0 +1,1 @@
+"""Comparing ways to step simulators, side by side: ``farsim bench``."""

@@ -1,0 +1,1 @@
+"""What the processes of ``farsim bench`` have in common: taking turns."""
