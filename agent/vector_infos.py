@@ -131,10 +131,9 @@ def _add_final(
             observations.update(zip(part.final_rows.tolist(), singles, strict=True))
     if with_observations:
         infos["final_obs"], infos["_final_obs"] = _sparse(num_envs, observations)
-    infos["final_info"] = _columns(
-        num_envs, [(part.final_rows, part.final_infos) for part in _only(pieces)]
-    )
-    infos["_final_info"] = whose
+    final = _columns(num_envs, [(part.final_rows, part.final_infos) for part in _only(pieces)])
+    if final or with_observations:
+        infos["final_info"], infos["_final_info"] = final, whose
 
 
 def episode_options(

@@ -109,12 +109,12 @@ def joined(first: Any, second: Any) -> Any:
 
 def followed_by(first: Any, last: Any) -> Any:
     """A nest of arrays with one more row, a nest of what is in a row."""
-    return tree.map_structure(
-        lambda rows, row: np.concatenate([rows, np.asarray(row, rows.dtype)[None]]), first, last
-    )
+    if isinstance(first, np.ndarray):
+        return np.concatenate([first, np.asarray(last, first.dtype)[None]])
+    return tree.map_structure(followed_by, first, last)
 
 
-def chosen(values: Any, rows: IntArray | slice) -> Any:
+def chosen(values: Any, rows: IntArray | slice | int) -> Any:
     """``rows`` of a nest of arrays."""
     if isinstance(values, np.ndarray):
         return values[rows]

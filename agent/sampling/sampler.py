@@ -22,7 +22,7 @@ from ray.rllib.utils.spaces.space_utils import (
 )
 
 from agent.remote_vector_env import RemoteVectorEnv, VectorStep
-from agent.sampling.columns import BoolArray
+from agent.sampling.columns import BoolArray, chosen
 from agent.sampling.forward import Forward
 from agent.sampling.fragment import Fragment, continued, empty
 from agent.sampling.observing import on_batches
@@ -245,7 +245,7 @@ class Sampler:
         rows = step.final_rows.tolist()
         found = {}
         for place, row in enumerate(rows):
-            last = tree.map_structure(lambda leaf: leaf[place], observation)  # noqa: B023
+            last = chosen(observation, place)
             info = infos[row].pop("final_info", {}) if infos is not None else {}
             found[row] = (last, info)
         return found
@@ -338,7 +338,7 @@ class Sampler:
             self._end_by_fault(lane, row, reason)
         for row in np.flatnonzero(failed & restarted).tolist():
             infos[row].pop("fault")
-            infos[row].pop("final_info")
+            infos[row].pop("final_info", None)
         waiting = failed & ~restarted
         if not waiting.any():
             return step, infos
