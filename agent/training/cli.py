@@ -176,6 +176,16 @@ def train(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="File with the bearer token."),
     ] = None,
+    connection_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--connection",
+            metavar="NAME=VALUE",
+            help="How long to wait for servers, as resume_seconds=5, and how much to take from "
+            "them: a field of ConnectionOptions; also a section of training files. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     gateway: Annotated[
         str,
         typer.Option(
@@ -250,7 +260,7 @@ def train(
     \b
     farsim train deeprm --stop-steps 500000
     farsim train deeprm --sims 10.0.0.4:50051-50054 --config examples/deeprm-ppo.yaml
-    farsim train deeprm --deployment deeprm
+    farsim train deeprm --deployment deeprm --connection resume_seconds=2
     farsim train particle/simple_spread --video-every 10 --stop-return -33
     farsim train particle/simple_tag --algo PPO --policies each
     farsim train --resume runs/deeprm-20250101-120000
@@ -263,6 +273,7 @@ def train(
     from rich.console import Console
 
     from agent.training import checkpoint as checkpoints
+    from agent.training import connection as connections
     from agent.training.policies import read_wish
     from agent.training.request import Request
     from agent.training.run import Run, new_folder
@@ -270,11 +281,14 @@ def train(
     from farsim import options as option_values
 
     found = checkpoints.find(resume) if resume is not None else None
+    patience = option_values.parse(connection_option or ())
+    connections.check(patience)
     connection = connection_fields(tls_ca, tls_cert, tls_key, token_file)
     if tls_server_name:
         connection["tls_server_name"] = tls_server_name
     if ray_nodes and not ray_address:
         raise typer.BadParameter("--ray-nodes is for --ray-address")
+    suited: dict[str, float] = {}
     if deployment:
         if sims or (live and not live_runners):
             raise typer.BadParameter("--deployment is in place of --sims, and not for --live")
@@ -283,6 +297,7 @@ def train(
         deployed = deployments.read(deployment)
         sims = ",".join(deployed.addresses)
         connection = {**deployed.connection, **connection}
+        suited = connections.suited_to(deployed)
         if not simulator and found is None and len(deployed.simulators) == 1:
             simulator = deployed.simulators[0]
     gateway_request = None
@@ -343,7 +358,7 @@ def train(
         seed=seed,
         policies=read_wish(policies) if policies else None,
         video_every=video_every,
-        connection=connection,
+        connection={**suited, **(file.connection if file else {}), **patience, **connection},
         live=live_request,
         gateway=gateway_request,
         envs_per_session=envs_per_session,

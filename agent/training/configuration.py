@@ -6,6 +6,7 @@ A section is a method of RLlib's ``AlgorithmConfig``, and its keys are the metho
     options: {new_job_rate: 0.7}
     policies: group
     stop: {steps: 500_000}
+    connection: {resume_seconds: 5}
     training: {lr: 3e-4, gamma: 0.99}
     env_runners: {num_envs_per_env_runner: 64}
 """
@@ -23,8 +24,9 @@ import yaml
 from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from agent.training import connection
 from agent.training.policies import InvalidPolicies, PolicyWish, check_wish
-from farsim.errors import FarsimError
+from farsim.errors import FarsimError, InvalidOption, UnknownOption
 from farsim.options import nearest
 
 #: Methods of ``AlgorithmConfig`` that make sense here.
@@ -82,6 +84,7 @@ class TrainingFile:
         stop: the conditions, by ``STOP_KEYS``.
         sections: RLlib's settings, by section and name.
         policies: who decides for whom, as ``map_policies`` takes it; None if the file has none.
+        connection: fields of ``ConnectionOptions``, by name.
     """
 
     algo: str = ""
@@ -89,6 +92,7 @@ class TrainingFile:
     stop: Mapping[str, float] = field(default_factory=dict)
     sections: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
     policies: PolicyWish | None = None
+    connection: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Loader(yaml.SafeLoader):
@@ -130,7 +134,7 @@ def _read(text: str, name: str) -> TrainingFile:
         if root is None:
             return TrainingFile()
         top = _members(loader, root, name, "a training file")
-        known = ("algo", "options", "policies", "stop", *SECTIONS)
+        known = ("algo", "options", "policies", "stop", "connection", *SECTIONS)
         for key, (_, place) in top.items():
             if key not in known:
                 raise InvalidConfiguration(f"{place}: no section '{key}'{nearest(key, known)}", key)
@@ -149,6 +153,7 @@ def _read(text: str, name: str) -> TrainingFile:
             stop=_stop(loader, top, name),
             sections=sections,
             policies=_policies(loader, top),
+            connection=_connection(loader, top, name),
         )
     finally:
         loader.dispose()
@@ -210,6 +215,22 @@ def _stop(loader: _Loader, top: Mapping[str, tuple[yaml.Node, str]], name: str) 
             raise InvalidConfiguration(f"{place}: '{key}' is a number, not {value!r}", key)
         stop[key] = value
     return stop
+
+
+def _connection(
+    loader: _Loader, top: Mapping[str, tuple[yaml.Node, str]], name: str
+) -> dict[str, Any]:
+    if "connection" not in top:
+        return {}
+    members = _members(loader, top["connection"][0], name, "section 'connection'")
+    values = {}
+    for key, (node, place) in members.items():
+        values[key] = loader.construct_object(node, deep=True)
+        try:
+            connection.check({key: values[key]})
+        except (InvalidOption, UnknownOption) as error:
+            raise InvalidConfiguration(f"{place}: {error.message}", key) from error
+    return values
 
 
 def settings(config: AlgorithmConfig, section: str) -> set[str]:

@@ -380,6 +380,9 @@ class Run:
             "servers": self._servers,
             "live": request.live is not None,
             "options": self._decisions.options,
+            "connection": {
+                name: value for name, value in request.connection.items() if name != "token"
+            },
             "algo": self._decisions.algo,
             "settings": algorithm_plan.settings,
             "stop": self._decisions.stop.to_mapping(),

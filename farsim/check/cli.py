@@ -54,7 +54,7 @@ def check(
         bool, typer.Option("--list", help="List the checks and their sentences.")
     ] = False,
     health: Annotated[
-        bool, typer.Option("--health", help="Only ask whether it is SERVING, for probes.")
+        bool, typer.Option("--health", help="Only ask whether it, or each of several, is SERVING.")
     ] = False,
     tls_ca: Annotated[
         Path | None,
@@ -86,7 +86,7 @@ def check(
     farsim check localhost:50051
     farsim check localhost:50051 --simulator my_sim --option horizon=20 --junit check.xml
     farsim check localhost:50051 --only resume --only 'autoreset/*' --skip '*/DISABLED'
-    farsim check localhost:50051 --health
+    farsim check localhost:50051-50054 --health
     farsim check --policy localhost:50061
     farsim check --list
     """
@@ -99,7 +99,7 @@ def check(
         from farsim.addresses import expand
 
         addresses = expand(address)
-        if len(addresses) > 1:
+        if len(addresses) > 1 and not health:
             raise typer.BadParameter("give one address: each server is checked by itself")
         connection = ConnectionOptions(
             tls_ca=_text(tls_ca),
@@ -108,7 +108,7 @@ def check(
             token_file=_text(token_file),
         )
         if health:
-            _health(addresses[0], connection)
+            _health(addresses, connection)
         else:
             options = option or ()
             _check(
@@ -182,17 +182,21 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _health(address: str, connection: ConnectionOptions) -> None:
+def _health(addresses: Sequence[str], connection: ConnectionOptions) -> None:
     import grpc
 
     from farsim.channel import open_channel, translate
     from farsim.check.health import status
 
-    with open_channel(address, connection) as channel:
-        try:
-            found = status(channel, _HEALTH_SECONDS)
-        except grpc.RpcError as error:
-            raise translate(error, address) from error
+    found = ""
+    for address in addresses:
+        with open_channel(address, connection) as channel:
+            try:
+                found = status(channel, _HEALTH_SECONDS)
+            except grpc.RpcError as error:
+                raise translate(error, address) from error
+        if found != "SERVING":
+            break
     typer.echo(found)
     if found != "SERVING":
         raise typer.Exit(1)

@@ -129,6 +129,14 @@ def head_image(base: str, tmp_path_factory: pytest.TempPathFactory) -> Image:
     return image
 
 
+@pytest.fixture(scope="session")
+def compose() -> tuple[str, ...]:
+    """The command of Docker Compose: a plugin of the engine's client, or by itself."""
+    output_of(ENGINE, "install")
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    return ("docker", "compose") if plugin.returncode == 0 else ("docker-compose",)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A place of the tests' own for notes of deployments."""

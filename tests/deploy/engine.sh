@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Docker Engine and a Python image for the tests of containers.
 #
-#   engine.sh install   install Debian's engine where there is none
+#   engine.sh install   install Debian's engine and Compose where there is none
 #   engine.sh start     start it unless one runs; prints the process number of what it started
 #   engine.sh base      print the name of the image to build on: python:3.11-slim-bookworm if the
 #                       engine has it or can fetch it, else a stand-in made of the files of this
@@ -21,6 +21,8 @@ fail() {
     exit 1
 }
 
+composes() { docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null; }
+
 # Whether this user may change the machine, and it is a Debian.
 may_install() { [[ $(id -u) = 0 ]] && command -v apt-get >/dev/null; }
 
@@ -36,13 +38,15 @@ install_packages() {
 }
 
 install() {
-    answers && return
-    command -v dockerd >/dev/null && return
+    local missing=()
+    answers || command -v dockerd >/dev/null || missing+=(docker.io iptables ca-certificates)
+    composes || missing+=(docker-compose)
+    ((${#missing[@]})) || return 0
     if may_install; then
-        echo "installing docker.io, for the tests of containers" >&2
-        install_packages docker.io iptables ca-certificates
+        echo "installing ${missing[*]}, for the tests of containers" >&2
+        install_packages "${missing[@]}"
     else
-        echo "the tests of containers need a Docker Engine: sudo apt-get install docker.io" >&2
+        echo "the tests of containers need: sudo apt-get install ${missing[*]}" >&2
     fi
 }
 

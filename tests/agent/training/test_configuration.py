@@ -44,6 +44,12 @@ def test_a_training_file_says_who_decides_for_whom():
     assert config.policies_to_train == ["team"]
 
 
+def test_a_training_file_says_how_patient_connections_are():
+    text = "connection: {resume_seconds: 2, request_seconds: 90.5}\n"
+    file = configuration.parse(text, "good.yaml")
+    assert file.connection == {"resume_seconds": 2, "request_seconds": 90.5}
+
+
 def test_an_empty_file_and_empty_sections_change_nothing():
     assert configuration.parse("", "empty.yaml") == configuration.TrainingFile()
     assert configuration.parse("training:\n", "empty.yaml").sections == {"training": {}}
@@ -60,6 +66,12 @@ def test_an_empty_file_and_empty_sections_change_nothing():
         ("stop: {stepz: 1}", "bad.yaml, line 1: 'stop' has no 'stepz'; did you mean 'steps'"),
         ("stop: {steps: many}", "'steps' is a number, not 'many'"),
         ("training:\n  lr: 1\n  lr: 2\n", "line 3: 'lr' is there twice"),
+        (
+            "algo: PPO\nconnection: {resume_second: 1}",
+            "bad.yaml, line 2: no connection option 'resume_second'; did you mean 'resume_seconds'",
+        ),
+        ("connection: {resume_seconds: 0}", "'resume_seconds' is a positive number, not 0"),
+        ("connection: {token: secret}", "'token' cannot be set here: use --token-file"),
         ("algo: PPO\npolicies: eech", "bad.yaml, line 2: policies are .*; did you mean 'each'"),
         ("multi_agent: {policies: [a]}", "use 'policies' at the top, or --policies"),
         ("training: [1, 2]", "section 'training' consists of 'name: value' lines"),

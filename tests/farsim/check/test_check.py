@@ -223,6 +223,13 @@ def test_the_list_has_every_check_and_its_sentence():
     ]
 
 
+def test_one_probe_of_health_asks_several_servers(server: Serving):
+    both = check(f"{server.address},{server.address}", "--health")
+    assert (both.returncode, both.stdout) == (0, "SERVING\n"), both.stderr
+    other = check(f"{server.address},127.0.0.1:1", "--health")
+    assert other.returncode == 2 and "127.0.0.1:1 cannot be reached" in other.stderr
+
+
 def test_a_probe_of_health_is_short_and_imports_little(server: Serving):
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "farsim", "check", server.address, "--health"],
