@@ -21,8 +21,11 @@ RUNS ?=
 WHEELHOUSE ?= wheelhouse
 EXTRAS ?= train,video
 
+# Hundreds of processes load the same modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-long lint format format-check types pytest proto proto-archive train gallery wheelhouse bench clean
+.PHONY: help setup test ready lint format format-check types pytest proto proto-archive train gallery wheelhouse bench clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -30,17 +33,16 @@ help: ## List the targets
 
 setup: $(SETUP) $(PROTO_TOOLS) ## Make .venv with everything in it
 
-test: setup $(DEBIAN) ## Check format, lint and types, then run all tests but the long ones
-	@$(MAKE) --no-print-directory format-check
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory types
-	@$(MAKE) --no-print-directory pytest PYTEST_ARGS='-m "not long" $(PYTEST_ARGS)'
+test: ## Check format, lint and types, then run all tests, those of containers and clusters too
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync ready
+	@$(MAKE) --no-print-directory pytest
 
-test-long: setup $(DEBIAN) $(ENGINE) ## The long ones: images, containers, namespaces, a Ray cluster
-	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
+# Side by side, since each waits for something else: Python's packages, Debian's, the processor.
+ready: setup $(DEBIAN) $(ENGINE) format-check lint types
 
 pytest: setup ## Run the tests alone, two files at a time; PYTEST_ARGS="-k adder" for some of them
-	$(BIN)/python -m pytest --numprocesses $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder \
+		--durations 25 $(PYTEST_ARGS)
 
 lint: setup ## Look for mistakes with ruff
 	$(BIN)/ruff check .
@@ -85,8 +87,11 @@ clean: ## Remove caches and build outputs; .venv and runs/ stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -type d \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
+# Pip would make bytecode with one processor. Of some templates there is none.
 $(SETUP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile \
+		--constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 $(PROTO_TOOLS): | $(BIN)/python
@@ -112,8 +117,9 @@ $(DEBIAN): | $(BIN)/python
 		echo "the tests of other languages and of networks need: sudo apt-get install $$packages" >&2; \
 	fi
 
-# The tests of containers take a Docker Engine, and start it if it does not run.
-$(ENGINE): | $(BIN)/python
+# The tests of containers take a Docker Engine, and start it if it does not run. After the packages
+# above: Debian installs one thing at a time.
+$(ENGINE): | $(DEBIAN)
 	tests/deploy/engine.sh install
 	@touch $@
 

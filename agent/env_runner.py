@@ -33,9 +33,6 @@ logger = logging.getLogger(__name__)
 FAULTS = "faults"
 EPISODES_CUT_BY_FAULT = "episodes_cut_by_fault"
 
-#: A split of fewer environments costs more messages than it hides.
-_MIN_ENVS_PER_SPLIT = 8
-
 #: An environment that fails so often without one good step in between is broken, not unlucky.
 MAX_FAULTS_IN_A_ROW = 10
 
@@ -57,7 +54,8 @@ class RemoteEnvConfig:
         envs_per_session: for a fleet that grows and shrinks; as at ``RemoteVectorEnv``. Every
             runner then uses all ``addresses``.
         splits: in how many parts a runner's environments are stepped, one on its way while the
-            policy acts on another; 0: two if there are enough environments for it.
+            policy acts on another. Each costs a forward pass and a message, which pays where the
+            network or the simulators are slow.
         autoreset_mode: "SameStep", in which no step is lost to resets, or "NextStep", as RLlib's
             own loop needs it; "": the first where simulators offer it and nothing needs the second.
     """
@@ -71,7 +69,7 @@ class RemoteEnvConfig:
     action_mask_in_observation: bool = False
     render_mode: str | None = None
     envs_per_session: int | None = None
-    splits: int = 0
+    splits: int = 1
     autoreset_mode: str = ""
 
     @classmethod
@@ -93,12 +91,6 @@ class RemoteEnvConfig:
                 "env_config needs 'addresses': where the simulators are", "addresses"
             )
         return cls(**env_config)
-
-    def splits_of(self, num_envs: int) -> int:
-        """In how many parts ``num_envs`` environments are stepped."""
-        if self.envs_per_session is not None:
-            return 1
-        return self.splits or (2 if num_envs >= 2 * _MIN_ENVS_PER_SPLIT else 1)
 
     def places(
         self, worker_index: int, num_workers: int, in_evaluation: bool
@@ -195,7 +187,7 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
                 fallback_addresses=spare,
                 action_mask_in_observation=config.action_mask_in_observation,
                 envs_per_session=config.envs_per_session,
-                splits=config.splits_of(num_envs),
+                splits=config.splits,
             )
         except Unsupported as error:
             if error.subject != "autoreset_mode" or len(modes) == 1:

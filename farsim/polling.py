@@ -7,6 +7,10 @@ import sys
 from importlib import metadata
 
 _VARIABLE = "GRPC_EXPERIMENTS"
+#: What else gRPC is told. Without its event engine it writes a line whenever a process with a
+#: connection is forked, as Ray and subprocesses do it; its handlers serve children that go on
+#: calling, and there are none.
+_FORKS = ("GRPC_ENABLE_FORK_SUPPORT", "0")
 #: Releases whose event engine can be turned off, and is on unless it is: from ... to before.
 #: See https://github.com/grpc/grpc/pull/42150 and 43350.
 _FIRST, _AFTER = (1, 80), (1, 86)
@@ -24,9 +28,13 @@ def settle() -> None:
     release = metadata.version("grpcio").split(".")
     if not _FIRST <= (int(release[0]), int(release[1])) < _AFTER:
         return
-    os.environ[_VARIABLE] = "-event_engine_client,-event_engine_listener"
+    told = {_VARIABLE: "-event_engine_client,-event_engine_listener"}
+    if _FORKS[0] not in os.environ:
+        told |= [_FORKS]
+    os.environ.update(told)
     try:
         import grpc  # noqa: F401
     finally:
         # It is read by now, and other programs that this one starts make their own choice.
-        del os.environ[_VARIABLE]
+        for name in told:
+            del os.environ[name]

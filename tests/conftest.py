@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -13,6 +15,50 @@ from tests.servers import Serving, serving
 # busy the machine is. Look further with `--hypothesis-profile=default` and `--hypothesis-seed`.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("reproducible")
+
+# Before anything imports PyTorch. Networks here are small, and two tests go at a time: threads of
+# theirs would only wait for each other, each with a processor of its own to wait on.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+#: Files that take a minute or more, longest first.
+LONGEST = (
+    "deploy/test_docker.py",
+    "examples/test_cpp.py",
+    "agent/training/test_many_agents.py",
+    "agent/training/test_ray_cluster.py",
+    "agent/live_training/test_mixed.py",
+    "agent/live_training/test_train_live.py",
+    "agent/live_training/test_algorithms.py",
+    "examples/test_node.py",
+    "agent/test_integrity.py",
+    "deploy/test_network_namespaces.py",
+    "agent/training/test_neighbours.py",
+    "deploy/test_ray_scripts.py",
+    "agent/training/test_train.py",
+    "agent/training/test_algorithms.py",
+    "agent/evaluation/test_evaluate_many_agents.py",
+    "agent/training/test_train_many_agents.py",
+    "agent/live_training/test_greeting.py",
+    "agent/evaluation/test_evaluate.py",
+    "agent/policy/test_parity.py",
+    "agent/test_env_runner.py",
+    "simserver/bonsai/test_training.py",
+    "agent/training/test_tracking.py",
+    "agent/maddpg/test_algorithm.py",
+    "agent/gateway/test_train.py",
+    "agent/gateway/test_fleet.py",
+    "agent/mappo/test_mappo.py",
+    "farsim/check/test_broken.py",
+    "farsim/check/test_broken_policies.py",
+    "agent/live/test_misbehaviour.py",
+    "test_install.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first, so that with two at a time none is left to go alone."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +15,8 @@ import grpc
 
 from farsim.v1 import simulator_pb2 as pb
 from farsim.v1 import simulator_pb2_grpc
-from tests.servers import ROOT
+from tests.forked import Forked
+from tests.servers import ROOT, started
 
 
 @dataclass
@@ -29,7 +28,7 @@ class Running:
         log: what it printed so far.
     """
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: Path
 
     def kill(self) -> None:
@@ -80,7 +79,7 @@ def gateway(
     with tempfile.TemporaryDirectory(prefix="farsim-test-") as temporary:
         ports = Path(temporary, "ports")
         command = ["gateway", "attach", "--listen", listen, "--address", address, *arguments]
-        command += ["--port-file", str(ports), "--exit-with-parent", str(os.getpid())]
+        command += ["--port-file", str(ports)]
         with _running(command, Path(temporary, "log")) as (process, log):
             deadline = time.monotonic() + 60
             while not ports.exists():
@@ -101,7 +100,6 @@ def dialling(head: str, *arguments: str, inside: Sequence[str] = ()) -> Iterator
     """
     with tempfile.TemporaryDirectory(prefix="farsim-test-") as temporary:
         command = ["serve", *arguments, "--attach", head]
-        command += ["--exit-with-parent", str(os.getpid())]
         with _running(command, Path(temporary, "log"), inside) as (process, log):
             yield Running(process, log)
 
@@ -109,10 +107,9 @@ def dialling(head: str, *arguments: str, inside: Sequence[str] = ()) -> Iterator
 @contextmanager
 def _running(
     arguments: Sequence[str], log: Path, inside: Sequence[str] = ()
-) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    command = [*inside, sys.executable, "-m", "farsim", *arguments]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+) -> Iterator[tuple[subprocess.Popen[bytes] | Forked, Path]]:
+    # Gateways load something else than servers do.
+    process = started(arguments, ROOT, log, inside, anew=arguments[0] != "serve")
     try:
         yield process, log
         if process.poll() is None:

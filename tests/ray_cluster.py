@@ -19,8 +19,13 @@ from typing import Any
 
 from tests.servers import ROOT
 
-#: Ray's workers are nice, and would wait for every other test on the machine.
-EQUAL = {"RAY_worker_niceness": "0"}
+#: Ray's workers are nice, and would wait for every other test on the machine. None is started
+#: before there is something to do.
+SETTINGS = {
+    "RAY_worker_niceness": "0",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
 
 
 @dataclass
@@ -59,7 +64,7 @@ def ray_cluster(*nodes: Mapping[str, Any]) -> Iterator[RayCluster]:
     """A cluster with a node for each of ``nodes``, which are arguments of ``add_node``."""
     # A short path, for Ray's Unix sockets.
     folder = tempfile.mkdtemp(prefix="frc", dir="/tmp")
-    environment = {**os.environ, **EQUAL, "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, **SETTINGS, "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_ADDRESS", None)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.ray_cluster", json.dumps(nodes)],
@@ -98,7 +103,12 @@ def _run(nodes: Sequence[Mapping[str, Any]]) -> None:
     cluster = Cluster()
     ports = {"dashboard_agent_listen_port": 0, "object_store_memory": 80 * 1024 * 1024}
     for number, arguments in enumerate(nodes):
-        of_head = {"gcs_server_port": 0, "include_dashboard": False, "_system_config": soon}
+        of_head = {
+            "gcs_server_port": 0,
+            "include_dashboard": False,
+            "no_monitor": True,
+            "_system_config": soon,
+        }
         cluster.add_node(**{**ports, **(of_head if number == 0 else {}), **arguments})
     by_id = {node.node_id: node for node in cluster.list_all_nodes()}
     head = cluster.head_node.node_id

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.forked import Forked
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -26,7 +28,7 @@ class Serving:
         log: what it printed so far.
     """
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     addresses: list[str]
     log: Path
 
@@ -39,12 +41,30 @@ class Serving:
         self.process.wait(20)
 
 
+def started(
+    arguments: Sequence[str],
+    folder: Path,
+    log: Path,
+    inside: Sequence[str] = (),
+    anew: bool = False,
+) -> subprocess.Popen[bytes] | Forked:
+    """A command of ``farsim`` that runs and prints to ``log``; see ``serving``."""
+    # Forking loads the main module once more, for which those of scripts need not be made.
+    if not inside and not anew and "pytest" in sys.modules:
+        return Forked(arguments, folder, log)
+    command = [*inside, sys.executable, "-m", "farsim", *arguments]
+    command += ["--exit-with-parent", str(os.getpid())]
+    with log.open("wb") as output:
+        return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+
+
 @contextmanager
 def serving(
     *arguments: str,
     address: str = "127.0.0.1:0",
     folder: Path = ROOT,
     inside: Sequence[str] = (),
+    anew: bool = False,
 ) -> Iterator[Serving]:
     """Runs ``farsim serve`` in ``folder``; at the end stops it, and checks that it drained.
 
@@ -53,20 +73,12 @@ def serving(
         address: where it listens.
         folder: where it runs.
         inside: a command that runs the rest of its arguments, as ``ip netns exec NAME`` does.
+        anew: whether to start a Python of its own, as users do, which takes a second longer.
     """
     with tempfile.TemporaryDirectory(prefix="farsim-test-") as temporary:
         ports, log = Path(temporary, "ports"), Path(temporary, "log")
-        command = [*inside, sys.executable, "-m", "farsim", "serve", *arguments]
-        command += [
-            "--address",
-            address,
-            "--port-file",
-            str(ports),
-            "--exit-with-parent",
-            str(os.getpid()),
-        ]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+        command = ["serve", *arguments, "--address", address, "--port-file", str(ports)]
+        process = started(command, folder, log, inside, anew or "--workers" in arguments)
         try:
             deadline = time.monotonic() + 60
             while not ports.exists():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import logging
 import os
 import re
@@ -10,6 +12,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from farsim.errors import ServerUnavailable
 
@@ -76,18 +79,42 @@ def _local(cpus: int) -> Iterator[None]:
     with tempfile.TemporaryDirectory(
         prefix="farsim-ray-", dir=_short_folder(), ignore_cleanup_errors=True
     ) as folder:
-        ray.init(
-            address="local",
-            num_cpus=max(cpus, os.cpu_count() or 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=str(Path(folder).resolve()),
-        )
+        with _few_processes():
+            ray.init(
+                address="local",
+                num_cpus=max(cpus, os.cpu_count() or 1),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(Path(folder).resolve()),
+                # Processes that wait for tasks: there are actors alone, not one for each processor.
+                _system_config={
+                    "enable_worker_prestart": False,
+                    "prestart_worker_first_driver": False,
+                },
+            )
         try:
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _few_processes() -> Iterator[None]:
+    """Lets ``ray.init`` leave out three processes of which nobody has any use here.
+
+    They are the autoscaler, what carries logs to the driver, and what the dashboard would ask;
+    together they take as long to start as all the rest. ``ray.init`` has no arguments for them.
+    """
+    parameters: Any = importlib.import_module("ray._private.parameter")
+    node: Any = importlib.import_module("ray._private.node").Node
+    whole, start_api_server = parameters.RayParams, node.start_api_server
+    parameters.RayParams = functools.partial(whole, no_monitor=True, include_log_monitor=False)
+    node.start_api_server = lambda self, **options: None
+    try:
+        yield
+    finally:
+        parameters.RayParams, node.start_api_server = whole, start_api_server
 
 
 def _knock(address: str) -> None:

@@ -129,7 +129,7 @@ class Chaos:
 
 
 class Calls:
-    """Watches the calls of an env runner to its environments: how long they take, and what faults they bring."""
+    """Watches an env runner call environments: how long that takes, and what faults it brings."""
 
     def __init__(self, env: Any) -> None:
         self.faults: Counter[str] = Counter()

@@ -21,7 +21,7 @@ from deploy.deployment_file import parse
 from tests.agent.training.command import Workplace, workplace
 from tests.deploy.packet_filter import packet_filter
 from tests.namespaces import Host, routed
-from tests.ray_cluster import EQUAL
+from tests.ray_cluster import SETTINGS
 from tests.servers import ROOT, serving
 
 SCRIPTS = ROOT / "deploy" / "ray"
@@ -62,7 +62,7 @@ def environment(folder: Path, token: str) -> dict[str, str]:
     if token:
         own["RAY_AUTH_MODE"] = "token"
         own["RAY_AUTH_TOKEN"] = token
-    return {**kept, **EQUAL, **own}
+    return {**kept, **SETTINGS, **own}
 
 
 @contextmanager

@@ -188,7 +188,7 @@ def test_dialling_in(programs) -> None:
 def test_it_is_learned_and_played_live(programs, address: str, place: Workplace) -> None:
     """At random an episode lasts 22 steps, by the rule 170, and 250 at most."""
     out = place.folder / "run"
-    place.run(
+    place.here(
         *("train", "cart-pole", "--sims", address, "--config", SOURCE / "ppo.yaml", "--seed", 1),
         *("--stop-return", 215, "--stop-steps", 150_000, "--out", out),
     )

@@ -278,7 +278,7 @@ def test_live_lines_feed_a_learner(built: Path, place: Workplace):
 def run(server: Running, place: Workplace) -> Path:
     """PPO, until it is as good as the planner's rule even while it explores."""
     out = place.folder / "run"
-    place.run(
+    place.here(
         *("train", "bottling", "--sims", server.address, "--env-runners", 0),
         *("--config", EXAMPLE / "training.yaml", "--seed", 1, "--out", out),
         *("--stop-return", RULE_RETURN, "--stop-steps", 70_000),

@@ -60,3 +60,21 @@ def test_other_releases_are_left_alone(release: str):
         "print('grpc' in sys.modules, os.environ.get('GRPC_EXPERIMENTS'))\n"
     )
     assert told.strip() == "False None"
+
+
+def test_forks_beside_a_connection_go_without_a_word() -> None:
+    told = run(
+        "polling.settle()\n"
+        "import grpc, threading, time\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "server = grpc.server(ThreadPoolExecutor(1))\n"
+        "port = server.add_insecure_port('127.0.0.1:0')\n"
+        "server.start()\n"
+        "channel = grpc.insecure_channel(f'127.0.0.1:{port}')\n"
+        "grpc.channel_ready_future(channel).result(10)\n"
+        "import subprocess\n"
+        "for _ in range(3): subprocess.run(['true'], preexec_fn=lambda: None, check=True)\n"
+        "channel.close(); server.stop(None).wait()\n"
+        "print('done')\n"
+    )
+    assert told.strip() == "done"

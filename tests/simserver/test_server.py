@@ -296,7 +296,7 @@ def test_a_vector_environment_keeps_to_its_own_mode():
 
 
 def test_sigterm_finishes_what_is_being_done_and_tells_clients():
-    with serving(SLOW) as server, grpc.insecure_channel(server.address) as channel:
+    with serving(SLOW, anew=True) as server, grpc.insecure_channel(server.address) as channel:
         busy, idle = RawStream(channel), RawStream(channel)
         for stream in (busy, idle):
             stream.ask(opening())
@@ -335,7 +335,7 @@ def test_metrics():
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with (
-        serving(SLOW, "--metrics-port", str(port)) as server,
+        serving(SLOW, "--metrics-port", str(port), anew=True) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         stream = RawStream(channel)

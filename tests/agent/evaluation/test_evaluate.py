@@ -36,14 +36,16 @@ def place(tmp_path_factory) -> Iterator[Workplace]:
 @pytest.fixture(scope="module")
 def deeprm(place: Workplace) -> Path:
     out = place.folder / "deeprm"
-    place.run("train", "deeprm", *SMALL, "--config", place.quick, "--stop-steps", 400, "--out", out)
+    place.here(
+        "train", "deeprm", *SMALL, "--config", place.quick, "--stop-steps", 400, "--out", out
+    )
     return out
 
 
 @pytest.fixture(scope="module")
 def adder(place: Workplace) -> Path:
     out = place.folder / "adder"
-    place.run("train", "adder", "--config", place.quick, "--stop-steps", 400, "--out", out)
+    place.here("train", "adder", "--config", place.quick, "--stop-steps", 400, "--out", out)
     return out
 
 
@@ -96,7 +98,7 @@ def test_an_evaluation_repeats_exactly(deeprm, place):
 
 def test_other_simulators_are_compared_with_random(place, adder, shared_server: Serving):
     out = place.folder / "adder-results"
-    output = place.run(
+    output = place.here(
         *("evaluate", adder, "--sims", shared_server.address, "--episodes", 5, "--out", out),
         *("--trajectories", "csv"),
     )
@@ -108,7 +110,7 @@ def test_other_simulators_are_compared_with_random(place, adder, shared_server: 
 
 
 def test_pictures_that_a_simulator_does_not_have_are_an_error(place, adder, shared_server):
-    output = place.run(
+    output = place.here(
         *("evaluate", adder, "--sims", shared_server.address, "--episodes", 2, "--gif"),
         *("--out", place.folder / "none"),
         code=1,
@@ -143,9 +145,9 @@ def test_the_greedy_policy_is_deterministic_and_the_sampled_one_repeats(deeprm):
 
 
 def test_what_is_no_checkpoint_is_an_error(place, tmp_path):
-    output = place.run("evaluate", tmp_path / "nothing", code=1)
+    output = place.here("evaluate", tmp_path / "nothing", code=1)
     assert "there is nothing at" in output
-    output = place.run("evaluate", tmp_path, code=1)
+    output = place.here("evaluate", tmp_path, code=1)
     assert "is no checkpoint of farsim train" in output
 
 

@@ -68,7 +68,7 @@ def train(place: Workplace, server: Serving, simulator: str, out: Path, *more: o
     config = place.folder / "maddpg.yaml"
     config.write_text(QUICK_MADDPG)
     chosen = more or ("--config", config)
-    place.run(
+    place.here(
         *("train", simulator, "--sims", server.address, "--stop-steps", 400, "--seed", 1),
         *("--out", out, *chosen),
     )
@@ -109,7 +109,7 @@ def evaluate(tag: Path, server: Serving, out: Path, **fields) -> None:
 def test_each_side_meets_each_opponent_and_tables_are_what_they_play(place, server, tag, tmp_path):
     other = changed(tag, tmp_path / "other")
     out = tmp_path / "results"
-    output = place.run(
+    output = place.here(
         *("evaluate", tag, "--sims", server.address, "--episodes", 6, "--out", out),
         *("--opponent", "agents=random", "--opponent", f"agents={other}"),
         *("--opponent", "adversaries=random", "--opponent", "adversaries=scripted"),
@@ -163,7 +163,7 @@ def test_an_evaluation_repeats_exactly(tag, server, tmp_path):
 
 
 def test_messages_are_shuffled_beside_intact_ones(place, server, listener, tmp_path):
-    output = place.run(
+    output = place.here(
         *("evaluate", listener, "--sims", server.address, "--episodes", 30, "--out", tmp_path),
         "--shuffle-messages",
     )

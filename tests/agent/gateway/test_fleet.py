@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import ray
 
+from agent.training.ray_runtime import ray_runtime
 from tests.agent.ledger import Ledger
 from tests.agent.test_env_runner import INTEGRITY, ppo
 from tests.gateways import dialling, gateway
@@ -76,9 +76,8 @@ def fenced() -> Iterator[Namespace]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with ray_runtime(cpus=2):
+        yield
 
 
 class Watched:
@@ -89,8 +88,8 @@ class Watched:
         #: What is to happen before the step with a number.
         self.events: dict[int, Callable[[], None]] = {}
         self._steps = 0
-        self._sample, self._step = runner.sample, runner.env.step
-        runner.sample, runner.env.step = self.sample, self.step
+        self._sample, self._step = runner.sample, runner.remote.step_async
+        runner.sample, runner.remote.step_async = self.sample, self.step
 
     def soon(self, event: Callable[[], None]) -> None:
         self.events[self._steps + 5] = event
@@ -100,10 +99,10 @@ class Watched:
         self.ledger.book(chunks)
         return chunks
 
-    def step(self, actions: Any) -> Any:
+    def step(self, *arguments: Any) -> Any:
         self._steps += 1
         self.events.pop(self._steps, lambda: None)()
-        return self._step(actions)
+        return self._step(*arguments)
 
 
 @pytest.mark.slow

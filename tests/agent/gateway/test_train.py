@@ -55,7 +55,7 @@ def test_it_waits_trains_on_what_dials_in_and_ctrl_c_ends_it(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_nobody_comes(tmp_path: Path) -> None:
     with workplace(tmp_path) as place:
-        output = place.run(
+        output = place.here(
             *("train", "adder", "--gateway", "127.0.0.1:0", "--gateway-wait", 0.5), code=1
         )
     assert "no 'adder' has dialled in at 127.0.0.1:" in output

@@ -141,7 +141,7 @@ def test_a_run_that_knows_nothing_of_its_simulators(place: Workplace) -> None:
 @pytest.mark.slow
 def test_the_wait_for_the_first_one_ends_with_the_time_or_with_ctrl_c(place: Workplace) -> None:
     command = ("train", "--live", "--live-address", "127.0.0.1:0", "--out", place.folder / "none")
-    output = place.run(*command, "--stop-time", 1)
+    output = place.here(*command, "--stop-time", 1)
     assert "1 s have passed, and no simulator has come" in output
     process = place.start(*command)
     printed: list[str] = []

@@ -103,7 +103,7 @@ def test_one_ctrl_c_while_nobody_is_there(place: Workplace, env_runners: int) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("env_runners", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_the_time_is_up_while_nobody_is_there(place: Workplace, env_runners: int) -> None:
-    output = place.run(
+    output = place.here(
         *("train", "--live", "--live-address", "127.0.0.1:0", "--env-runners", env_runners),
         *("--spaces", cartpole_file(place.folder), "--out", place.folder / f"late{env_runners}"),
         *("--stop-time", 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -18,7 +19,21 @@ def trained(tmp_path_factory) -> Path:
 
     In a process of its own, so that this one has no Ray: serving must do without.
     """
-    folder = tmp_path_factory.mktemp("trained")
+    folder = tmp_path_factory.getbasetemp() / "trained"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # What all processes of this run of the tests have in common.
+        folder = folder.parents[1] / "trained"
+    done = folder / "done"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
+def make(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
     # By name, since what RLlib pickles of these classes is looked up there.
     command = "from tests.agent.policy.trained import main; import pathlib, sys; "
     command += "main(pathlib.Path(sys.argv[1]))"
@@ -32,4 +47,3 @@ def trained(tmp_path_factory) -> Path:
         timeout=200,
     )
     assert done.returncode == 0, done.stdout
-    return folder

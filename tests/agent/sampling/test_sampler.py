@@ -13,7 +13,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 
-from agent.env_runner import RemoteEnvConfig, RemoteEnvRunner
+from agent.env_runner import RemoteEnvRunner
 from farsim.errors import InvalidArgument
 from tests.agent.sampling.test_equality import (
     CARTPOLE,
@@ -117,11 +117,7 @@ def test_with_the_same_seeds_splits_sample_the_same(server: Serving) -> None:
             assert_same(fields(a), fields(b), "episode")
 
 
-def test_splits_are_two_where_there_are_enough_environments(server: Serving) -> None:
-    config = RemoteEnvConfig.of({"addresses": server.address})
-    assert [config.splits_of(number) for number in (1, 15, 16, 64)] == [1, 1, 2, 2]
-    elastic = RemoteEnvConfig.of({"addresses": server.address, "envs_per_session": 4})
-    assert elastic.splits_of(64) == 1
+def test_more_splits_than_environments_are_an_error(server: Serving) -> None:
     wrong = config_of(PPOConfig, server, CARTPOLE, env_config={"splits": 6})
     with pytest.raises(InvalidArgument, match="from 1 to 5, the number of environments, not 6"):
         runner_of(wrong)

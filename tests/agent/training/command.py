@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import pytest
+from typer.testing import CliRunner
+
+from farsim.cli import app
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -47,16 +51,10 @@ class Workplace:
             arguments: of ``farsim``.
             inside: a command that runs the rest of its arguments, as ``ip netns exec NAME`` does.
         """
-        environment = {
-            **os.environ,
-            "TMPDIR": str(self.scratch),
-            "COLUMNS": "150",
-            "RAY_ADDRESS": "127.0.0.1:1",  # Nobody is there: it must not be tried.
-        }
         return subprocess.Popen(
             [*inside, sys.executable, "-m", "farsim", *map(str, arguments)],
             cwd=self.folder,
-            env=environment | {"PYTHONPATH": str(ROOT)},
+            env={**os.environ, **self._environment, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -74,6 +72,31 @@ class Workplace:
         assert process.returncode == code, output
         self.check_clean()
         return output
+
+    def here(self, *arguments: object, code: int = 0) -> str:
+        """As ``run``, but in this process, which then need not load RLlib once more.
+
+        Where the process is not the point; for each subcommand there are tests with one of its own.
+        """
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            patch.setattr(tempfile, "tempdir", str(self.scratch))
+            result = CliRunner().invoke(
+                app, [*map(str, arguments)], env=self._environment, prog_name="farsim"
+            )
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        self.check_clean()
+        return result.output
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {
+            "TMPDIR": str(self.scratch),
+            "COLUMNS": "150",
+            "RAY_ADDRESS": "127.0.0.1:1",  # Nobody is there: it must not be tried.
+        }
 
     def check_clean(self) -> None:
         """Nothing of ours or Ray's may be left in the temporary folder."""

@@ -28,7 +28,7 @@ def place(tmp_path_factory) -> Iterator[Workplace]:
 def test_a_few_iterations(place, scheme, neighbour):
     with neighbour() as address, serving(f"{scheme}://{address}") as server:
         out = place.folder / scheme
-        place.run(
+        place.here(
             *("train", f"{scheme}://{address}", "--sims", server.address),
             *("--config", place.quick, "--stop-steps", 1200, "--out", out, "--env-runners", 1),
         )

@@ -137,7 +137,7 @@ def test_a_node_without_farsim_is_named(cluster: RayCluster, place: Workplace):
         arguments = ("train", CARTPOLE, "--sims", server.address, "--out", place.folder / "run")
         arguments += ("--config", place.quick, "--ray-address", cluster.address)
         cluster.add(num_cpus=1, env_vars={"PYTHONPATH": str(place.folder)})
-        output = place.run(*arguments, code=1)
+        output = place.here(*arguments, code=1)
         assert "has no agent: install farsim[train]" in output
         cluster.kill(cluster.nodes[-1])
 
@@ -145,5 +145,5 @@ def test_a_node_without_farsim_is_named(cluster: RayCluster, place: Workplace):
 @pytest.mark.long
 @pytest.mark.slow
 def test_other_nodes_do_not_reach_local_servers(cluster: RayCluster, place: Workplace):
-    output = place.run("train", "adder", "--ray-address", cluster.address, code=1)
+    output = place.here("train", "adder", "--ray-address", cluster.address, code=1)
     assert "name them with --sims" in output

@@ -199,7 +199,7 @@ def test_training_waits_for_simulators_and_is_tracked(place: Workplace):
 @pytest.mark.slow
 def test_nodes_that_do_not_come_are_told(place: Workplace):
     with serving("adder") as server, ray_cluster({"num_cpus": 1}) as cluster:
-        output = place.run(
+        output = place.here(
             *("train", "adder", "--sims", server.address, "--ray-address", cluster.address),
             *("--ray-nodes", 2, "--wait-seconds", 1),
             code=1,

@@ -68,7 +68,7 @@ def test_the_checkpoint_tells_what_it_was_trained_for(adder):
 def test_resuming_goes_on_with_iterations_steps_and_settings(place, adder):
     before, _ = adder
     out = place.folder / "resumed"
-    output = place.run("train", "--resume", before, "--stop-steps", 1600, "--out", out)
+    output = place.here("train", "--resume", before, "--stop-steps", 1600, "--out", out)
     rows = read_progress(out / "progress.csv")
     assert [(row["iteration"], row["steps"]) for row in rows] == [("3", "1200"), ("4", "1600")]
     manifest = checkpoints.find(out).manifest
@@ -81,7 +81,7 @@ def test_resuming_goes_on_with_the_weights(place, adder):
     before, _ = adder
     out = place.folder / "frozen"
     (place.folder / "frozen.yaml").write_text("training: {lr: 0.0}\n")
-    place.run(
+    place.here(
         *("train", "--resume", before, "--config", place.folder / "frozen.yaml"),
         *("--stop-steps", 1200, "--out", out),
     )
@@ -98,19 +98,32 @@ def test_resuming_goes_on_with_the_weights(place, adder):
 
 def test_a_return_that_is_reached_stops(place, shared_server: Serving):
     out = place.folder / "cartpole"
-    output = place.run(
-        *("train", CARTPOLE, "--sims", shared_server.address, "--config", place.quick),
+    config = place.folder / "patient.yaml"
+    patience = "connection: {resume_seconds: 2, request_seconds: 40}\n"
+    config.write_text(place.quick.read_text() + patience)
+    output = place.here(
+        *("train", CARTPOLE, "--sims", shared_server.address, "--config", config),
+        *("--connection", "resume_seconds=3"),
         *("--stop-return", 5, "--stop-steps", 100_000, "--out", out, "--env-runners", 1),
     )
     assert "the mean return is" in output
     assert float(read_progress(out / "progress.csv")[-1]["return_mean"]) >= 5
     description = json.loads((out / "run.json").read_text())
     assert description["servers"] == [shared_server.address]
+    assert description["connection"] == {"resume_seconds": 3, "request_seconds": 40}
+
+
+def test_connections_are_as_they_are_asked_to_be(place, shared_server: Serving):
+    train = ("train", "adder", "--sims", shared_server.address, "--out", place.folder / "none")
+    output = place.here(*train, "--connection", "max_message_bytes=50", code=1)
+    assert "over the size limit" in output and "raise max_message_bytes" in output
+    output = place.here(*train, "--connection", "resume_second=2", code=1)
+    assert "no connection option 'resume_second'; did you mean 'resume_seconds'" in output
 
 
 def test_masked_simulators_are_trained_with_their_mask(place, shared_server: Serving):
     out = place.folder / "masked"
-    place.run(
+    place.here(
         *("train", "tests.simulators.envs:Masked", "--sims", shared_server.address),
         *("--config", place.quick, "--stop-steps", 400, "--out", out),
     )
@@ -144,7 +157,7 @@ def test_ctrl_c_finishes_the_iteration_saves_and_stops_everything(place):
 
 
 def test_a_simulator_that_is_not_there_is_an_error(place):
-    output = place.run("train", "ader", "--out", place.folder / "none", code=1)
+    output = place.here("train", "ader", "--out", place.folder / "none", code=1)
     assert "error: " in output
     assert "did you mean 'adder'?" in output
     assert "Traceback" not in output
@@ -163,7 +176,7 @@ def test_a_simulator_that_is_not_there_is_an_error(place):
 )
 def test_mistakes_are_errors_that_say_what_to_do(place, shared_server, arguments, expected):
     sims = [] if "--sims" in arguments else ["--sims", shared_server.address]
-    output = place.run("train", *arguments, *sims, "--out", place.folder / "none", code=1)
+    output = place.here("train", *arguments, *sims, "--out", place.folder / "none", code=1)
     assert expected in output
     assert "Traceback" not in output
 
@@ -171,7 +184,7 @@ def test_mistakes_are_errors_that_say_what_to_do(place, shared_server, arguments
 def test_mistakes_in_a_training_file_say_the_line(place, shared_server):
     bad = place.folder / "bad.yaml"
     bad.write_text("training:\n  gama: 0.9\n")
-    output = place.run(
+    output = place.here(
         *("train", "adder", "--sims", shared_server.address, "--config", bad),
         *("--out", place.folder / "none"),
         code=1,
@@ -182,4 +195,4 @@ def test_mistakes_in_a_training_file_say_the_line(place, shared_server):
 
 
 def test_without_a_simulator_or_a_checkpoint_there_is_nothing_to_do(place):
-    assert "name a simulator" in place.run("train", code=2)
+    assert "name a simulator" in place.here("train", code=2)

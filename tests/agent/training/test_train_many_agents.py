@@ -108,7 +108,7 @@ def test_a_run_leaves_videos(tag):
 def test_resuming_goes_on_with_every_policy(place, server, tag):
     before, _ = tag
     out = place.folder / "resumed"
-    output = place.run(
+    output = place.here(
         *("train", "--resume", before, "--sims", server.address),
         *("--stop-steps", 1200, "--out", out),
     )
@@ -130,7 +130,7 @@ def test_resuming_goes_on_with_every_policy(place, server, tag):
 )
 def test_resuming_with_something_else_is_an_error(place, server, tag, arguments, expected):
     out = place.folder / "none"
-    output = place.run(
+    output = place.here(
         *("train", "--resume", tag[0], "--sims", server.address, *arguments, "--out", out), code=1
     )
     assert expected in output
@@ -141,7 +141,7 @@ def test_resuming_with_something_else_is_an_error(place, server, tag, arguments,
 def test_without_pictures_there_is_one_warning_and_training_goes_on(place, shared_server):
     out, quick = place.folder / "adder", place.folder / "ppo.yaml"
     quick.write_text(command.QUICK)
-    output = place.run(
+    output = place.here(
         *("train", "adder", "--sims", shared_server.address, "--config", quick),
         *("--stop-steps", 1, "--out", out, "--video-every", 1),
     )
