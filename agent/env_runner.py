@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 FAULTS = "faults"
 EPISODES_CUT_BY_FAULT = "episodes_cut_by_fault"
 
+_INFERENCE = ("torch", "numpy")
+
 #: An environment that fails so often without one good step in between is broken, not unlucky.
 MAX_FAULTS_IN_A_ROW = 10
 
@@ -56,6 +58,8 @@ class RemoteEnvConfig:
         splits: in how many parts a runner's environments are stepped, one on its way while the
             policy acts on another. Each costs a forward pass and a message, which pays where the
             network or the simulators are slow.
+        inference: "torch", or "numpy" for dense networks on a CPU, which act in a fraction of the
+            time where environments are few; see ``NumpyForward``.
         autoreset_mode: "SameStep", in which no step is lost to resets, or "NextStep", as RLlib's
             own loop needs it; "": the first where simulators offer it and nothing needs the second.
     """
@@ -71,6 +75,7 @@ class RemoteEnvConfig:
     envs_per_session: int | None = None
     splits: int = 1
     autoreset_mode: str = ""
+    inference: str = "torch"
 
     @classmethod
     def of(cls, env_config: Mapping[str, Any]) -> RemoteEnvConfig:
@@ -155,6 +160,13 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
         own, spare = config.places(
             self.worker_index or 0, self.num_workers or 0, self.config.in_evaluation
         )
+        if config.inference not in _INFERENCE:
+            raise InvalidOption(
+                f"inference is one of {', '.join(_INFERENCE)}, not '{config.inference}'",
+                "inference",
+            )
+        #: What computes actions.
+        self.inference = config.inference
         self.remote = self._connect(config, own, spare, self._modes(config))
         self.env = DictInfoToList(self.remote)
         self._sampler: Sampler | None = None

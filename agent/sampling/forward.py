@@ -39,7 +39,8 @@ class Forward:
         self.module = module
         self._device = torch.device(device)
         self._kinds: dict[bool, Any] = {}
-        self._layers = _dense_layers(module)
+        layers = dense_layers(module)
+        self._layers = None if layers is None else [_called(layer) for layer in layers]
 
     def __call__(
         self, observation: Any, explore: bool, time: int, state: Any = None
@@ -103,7 +104,7 @@ class Forward:
             outputs[Columns.ACTION_LOGP] = distribution.logp(outputs[Columns.ACTIONS])
 
 
-def _dense_layers(module: Any) -> list[_Layer] | None:
+def dense_layers(module: Any) -> list[torch.nn.Module] | None:
     """From observations to the parameters of a distribution; None if there is more to it."""
     kind = type(module)
     overridden = (
@@ -130,7 +131,7 @@ def _dense_layers(module: Any) -> list[_Layer] | None:
     layers = [*actor.net.mlp, *head.net.mlp]
     if any(part._forward_hooks or part._forward_pre_hooks for part in [*parts, *layers]):
         return None
-    return [_called(layer) for layer in layers]
+    return layers
 
 
 def _called(layer: torch.nn.Module) -> _Layer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ from ray.rllib.utils.spaces.space_utils import (
 
 from agent.remote_vector_env import RemoteVectorEnv, VectorStep
 from agent.sampling.columns import BoolArray, chosen
+from agent.sampling.dense import NumpyForward
 from agent.sampling.forward import Forward
 from agent.sampling.fragment import Fragment, continued, empty
+from agent.sampling.lane import Lane, Sample
 from agent.sampling.observing import on_batches
 from agent.vector_infos import by_environment
 from farsim import spaces
@@ -41,23 +43,6 @@ _LENGTHS = (
 )
 
 _EVENTS = ("on_episode_created", "on_episode_start", "on_episode_end")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a call of ``Sampler.sample`` brought.
-
-    Attributes:
-        complete: episodes that came to their end.
-        chunks: of the episodes that go on.
-        cut: episodes that were cut by a fault.
-        steps: of environments.
-    """
-
-    complete: list[SingleAgentEpisode]
-    chunks: list[SingleAgentEpisode]
-    cut: list[SingleAgentEpisode]
-    steps: int
 
 
 class Sampler:
@@ -84,10 +69,10 @@ class Sampler:
         )
         self._observing = on_batches(runner._env_to_module.connectors)
         self._action_space = runner.env.single_action_space
-        self._forward = Forward(runner.module, runner._device)
+        self._forward = self._forward_of(runner)
         self._struct = get_base_struct_from_space(self._action_space)
         self._called = {event for event in _EVENTS if is_used(runner, event)}
-        self._lanes = [_Lane(number, rows) for number, rows in enumerate(remote.splits)]
+        self._lanes = [Lane(number, rows) for number, rows in enumerate(remote.splits)]
         #: The actions at random of one round, for all environments.
         self._random: Any = None
         #: With so many episodes the sample is complete.
@@ -98,6 +83,15 @@ class Sampler:
         #: By name of a metric, its sum over this sample's steps.
         self._sums: dict[Any, float] = {}
         self._count = 0
+
+    @staticmethod
+    def _forward_of(runner: Any) -> Forward:
+        if runner.inference == "torch":
+            return Forward(runner.module, runner._device)
+        seed = runner.config.seed
+        place = [runner.worker_index or 0, runner.num_env_steps_sampled_lifetime]
+        random = np.random.default_rng(None if seed is None else [seed % 2**64, *place])
+        return NumpyForward(runner.module, runner._device, random)
 
     # -- the loop -------------------------------------------------------------------------
 
@@ -112,7 +106,7 @@ class Sampler:
         """As RLlib's ``_sample``."""
         runner = self._runner
         if self._forward.module is not runner.module:
-            self._forward = Forward(runner.module, runner._device)
+            self._forward = self._forward_of(runner)
         self._complete, self._cut, self._steps = [], [], 0
         self._wanted = math.inf if num_episodes is None else num_episodes
         self._sums = dict.fromkeys((_INFERENCE, _STEP, _TO_MODULE, _TO_ENV, *_LENGTHS), 0.0)
@@ -150,7 +144,7 @@ class Sampler:
             if not goes_on:
                 on_their_way = []
 
-    def _send(self, lane: _Lane, explore: bool, random_actions: bool) -> int:
+    def _send(self, lane: Lane, explore: bool, random_actions: bool) -> int:
         """Acts on what a lane's environments show; how many steps that will be."""
         runner = self._runner
         if random_actions:
@@ -188,7 +182,7 @@ class Sampler:
             return clip_action(actions, self._struct)
         return actions
 
-    def _receive(self, lane: _Lane) -> None:
+    def _receive(self, lane: Lane) -> None:
         started = time.perf_counter()
         step = self._remote.receive(lane.number)
         self._sums[_STEP] += time.perf_counter() - started
@@ -217,7 +211,7 @@ class Sampler:
 
     def _end_and_begin(
         self,
-        lane: _Lane,
+        lane: Lane,
         step: VectorStep,
         ended: BoolArray,
         begun: BoolArray,
@@ -250,7 +244,7 @@ class Sampler:
             found[row] = (last, info)
         return found
 
-    def _see(self, lane: _Lane, observation: Any, infos: list[dict[str, Any]] | None) -> None:
+    def _see(self, lane: Lane, observation: Any, infos: list[dict[str, Any]] | None) -> None:
         lane.observation = self._seen_as(observation)
         lane.fragment.see(lane.observation, infos)
 
@@ -294,18 +288,18 @@ class Sampler:
                 self._begin(lane, row)
         runner._needs_initial_reset = False
 
-    def _create(self, lane: _Lane, row: int) -> None:
+    def _create(self, lane: Lane, row: int) -> None:
         """An episode that has not begun yet."""
         self._runner._ongoing_episodes[lane.rows.start + row] = empty()
         self._tell("on_episode_created", lane, row)
 
-    def _begin(self, lane: _Lane, row: int) -> None:
+    def _begin(self, lane: Lane, row: int) -> None:
         if "on_episode_start" in self._called:
             observation, info = lane.fragment.last(row)
             self._episode(lane, row).add_env_reset(observation, dict(info))
             self._tell("on_episode_start", lane, row)
 
-    def _end(self, lane: _Lane, row: int, step: VectorStep, final: Any) -> None:
+    def _end(self, lane: Lane, row: int, step: VectorStep, final: Any) -> None:
         """An episode is over with what was seen last, or ``final`` where the next has begun."""
         episode = self._episode(lane, row)
         lane.fragment.fill(episode, row, lane.fragment.time, final)
@@ -317,7 +311,7 @@ class Sampler:
 
     def _after_faults(
         self,
-        lane: _Lane,
+        lane: Lane,
         step: VectorStep,
         failed: BoolArray,
         restarted: BoolArray,
@@ -349,7 +343,7 @@ class Sampler:
         # The other rows of this observation are those of the step.
         return replace(step, observation=fresh.observation, absent=fresh.absent), infos
 
-    def _end_by_fault(self, lane: _Lane, row: int, reason: str) -> None:
+    def _end_by_fault(self, lane: Lane, row: int, reason: str) -> None:
         if lane.over[row]:
             return  # It was to begin in the step that failed.
         episode, fragment = self._episode(lane, row), lane.fragment
@@ -379,11 +373,11 @@ class Sampler:
             fragment.continue_all(lane.over)
         return chunks
 
-    def _episode(self, lane: _Lane, row: int) -> SingleAgentEpisode:
+    def _episode(self, lane: Lane, row: int) -> SingleAgentEpisode:
         episode: SingleAgentEpisode = self._runner._ongoing_episodes[lane.rows.start + row]
         return episode
 
-    def _tell(self, event: str, lane: _Lane, row: int) -> None:
+    def _tell(self, event: str, lane: Lane, row: int) -> None:
         if event in self._called:
             index = lane.rows.start + row
             self._runner._make_on_episode_callback(event, index, self._runner._ongoing_episodes)
@@ -398,7 +392,7 @@ class Sampler:
         first = self._first_state
         return tree.map_structure(lambda leaf: np.repeat(leaf[None], rows, axis=0), first)
 
-    def _forget_state(self, lane: _Lane, rows: BoolArray) -> None:
+    def _forget_state(self, lane: Lane, rows: BoolArray) -> None:
         if lane.state is not None and rows.any():
 
             def forget(leaf: Any, first: Any) -> Any:
@@ -417,35 +411,6 @@ class Sampler:
             runner.metrics.log_value(key, total / count, reduce="ema")
         if self._count:
             runner._log_env_steps(metric=runner._metrics_num_try_env_step, num_steps=self._count)
-
-
-class _Lane:
-    """One split of the environments.
-
-    Attributes:
-        number: of the split.
-        rows: its environments.
-        observation: what they show now, as the network takes it.
-        state: of a recurrent module; None for any other.
-        over: bool [num_envs]: the next step only begins an episode there, or it is absent.
-    """
-
-    fragment: Fragment
-    observation: Any
-    state: Any
-
-    def __init__(self, number: int, rows: slice) -> None:
-        self.number, self.rows = number, rows
-        self.num_envs = rows.stop - rows.start
-        self.over = np.zeros(self.num_envs, np.bool_)
-        self.faults_in_a_row = np.zeros(self.num_envs, np.int64)
-        self._version = np.zeros(self.num_envs, np.int64)
-
-    def version(self, number: int) -> Any:
-        """int64 [num_envs], the weights that act."""
-        if self._version[0] != number:
-            self._version = np.full(self.num_envs, number)
-        return self._version
 
 
 def is_used(runner: Any, event: str) -> bool:

@@ -1,0 +1,57 @@
+"""What a sampler knows of one split of the environments, and what it brings home."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from agent.sampling.fragment import Fragment
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a call of ``Sampler.sample`` brought.
+
+    Attributes:
+        complete: episodes that came to their end.
+        chunks: of the episodes that go on.
+        cut: episodes that were cut by a fault.
+        steps: of environments.
+    """
+
+    complete: list[SingleAgentEpisode]
+    chunks: list[SingleAgentEpisode]
+    cut: list[SingleAgentEpisode]
+    steps: int
+
+
+class Lane:
+    """One split of the environments.
+
+    Attributes:
+        number: of the split.
+        rows: its environments.
+        observation: what they show now, as the network takes it.
+        state: of a recurrent module; None for any other.
+        over: bool [num_envs]: the next step only begins an episode there, or it is absent.
+    """
+
+    fragment: Fragment
+    observation: Any
+    state: Any
+
+    def __init__(self, number: int, rows: slice) -> None:
+        self.number, self.rows = number, rows
+        self.num_envs = rows.stop - rows.start
+        self.over = np.zeros(self.num_envs, np.bool_)
+        self.faults_in_a_row = np.zeros(self.num_envs, np.int64)
+        self._version = np.zeros(self.num_envs, np.int64)
+
+    def version(self, number: int) -> Any:
+        """int64 [num_envs], the weights that act."""
+        if self._version[0] != number:
+            self._version = np.full(self.num_envs, number)
+        return self._version
