@@ -354,9 +354,10 @@ def run(requests, context):
             else:
                 with session.lock:
                     reply = session.answer(request)
+            if reply.HasField("closed"):
+                close(session)  # First: who has the reply may try to resume the session.
             yield reply
             if reply.HasField("closed"):
-                close(session)
                 return
         if request is End.TAKEN:
             context.abort(grpc.StatusCode.ABORTED, "another stream has resumed this session")

@@ -79,9 +79,9 @@ class NumpyForward(Forward):
     def _gaussian(self, inputs: Floats) -> tuple[Floats, Floats]:
         """Box actions, from means and logarithms of standard deviations."""
         means, logs = np.split(inputs, 2, axis=1)
-        noise = self._random.standard_normal(means.shape, np.float32)
+        noise: Any = self._random.standard_normal(means.shape, np.float32)
         actions = means + np.exp(logs) * noise
-        return actions, (-0.5 * noise * noise - logs - _LOG_SQRT_2_PI).sum(axis=1)
+        return actions, (np.float32(-0.5) * noise * noise - logs - _LOG_SQRT_2_PI).sum(axis=1)
 
 
 def _in_numpy(layers: list[torch.nn.Module] | None) -> list[_Layer] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agent.training.configuration import Setting
 from farsim.errors import FarsimError, InvalidAddress
+
+logger = logging.getLogger(__name__)
 
 #: For a worker process to start on a busy node.
 _ANSWER_SECONDS = 60.0
@@ -110,6 +113,9 @@ def check_nodes(connection: Mapping[str, Any]) -> None:
         try:
             missing, unreadable, version = ray.get(answer, timeout=_ANSWER_SECONDS)
         except (RayError, GetTimeoutError) as error:
+            if node.id not in {other.id for other in nodes()}:
+                logger.warning("Ray node %s has died: going on without it", node.host)
+                continue
             raise NodeNotReady(
                 f"Ray node {node.host} does not answer: {error}", node.host
             ) from error
