@@ -87,10 +87,11 @@ clean: ## Remove caches and build outputs; .venv and runs/ stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -type d \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
-# Without bytecode, most of which nobody would load; Python makes what it loads.
+# Pip would make bytecode with one processor. Of some templates there is none.
 $(SETUP): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile \
 		--constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 $(PROTO_TOOLS): | $(BIN)/python

@@ -136,6 +136,14 @@ PEERS = {
             **_TRAIN,  # type: ignore[arg-type]
         ),
         Peer(
+            "runner-numpy",
+            "Farsim's env runner, acting in NumPy",
+            launch.with_farsim_servers("agent.bench.players.env_runner", "numpy"),
+            has_servers=True,
+            not_simulators=("spread",),
+            **_TRAIN,  # type: ignore[arg-type]
+        ),
+        Peer(
             "rllib",
             "RLlib's env runner in process, PPO 64×64",
             launch.in_process("agent.bench.players.env_runner", "rllib"),

@@ -52,8 +52,8 @@ SWEEPS = {
             "runner",
             "sampling for PPO: Farsim's env runner over gRPC beside RLlib's in process",
             (
-                *_cases("rllib runner", "cartpole", 32),
-                *_cases("rllib runner", "cartpole-numpy", 128),
+                *_cases("rllib runner runner-numpy", "cartpole", 32),
+                *_cases("rllib runner runner-numpy", "cartpole-numpy", 128),
                 *_cases("rllink", "cartpole", 1),
             ),
             Baseline("peer", "rllib"),

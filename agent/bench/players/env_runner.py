@@ -23,7 +23,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     request = Request.of_command_line()
-    runner = _ours(request) if sys.argv[2] == "ours" else _rllibs(request)
+    whose = sys.argv[2]
+    runner = _rllibs(request) if whose == "rllib" else _ours(request, whose == "numpy")
     size = _step_bytes(runner)
     speed = _warm_up(runner, request)
     fragment = min(_FRAGMENT_STEPS, max(request.envs, int(speed * request.seconds)))
@@ -51,8 +52,8 @@ def _warm_up(runner: Any, request: Request) -> float:
         steps *= 2
 
 
-def _ours(request: Request) -> Any:
-    where = {"addresses": list(request.addresses), "simulator": request.simulator}
+def _ours(request: Request, in_numpy: bool) -> Any:
+    where: dict[str, Any] = {"addresses": list(request.addresses), "simulator": request.simulator}
     config = _ppo(request).environment("remote", env_config=where, disable_env_checking=True)
     if request.simulator.startswith("particle/"):
         from agent.multi_agent.env_runner import RemoteMultiAgentEnvRunner
@@ -60,6 +61,8 @@ def _ours(request: Request) -> Any:
         return RemoteMultiAgentEnvRunner(config=config)
     from agent.env_runner import RemoteEnvRunner
 
+    if in_numpy:
+        config.environment(env_config={**where, "inference": "numpy"})
     return RemoteEnvRunner(config=config.env_runners(env_runner_cls=RemoteEnvRunner))
 
 
