@@ -33,7 +33,10 @@ logger = logging.getLogger(__name__)
 FAULTS = "faults"
 EPISODES_CUT_BY_FAULT = "episodes_cut_by_fault"
 
-_INFERENCE = ("torch", "numpy")
+_CHOICES = {
+    "autoreset_mode": ("", AutoresetMode.SAME_STEP.value, AutoresetMode.NEXT_STEP.value),
+    "inference": ("torch", "numpy"),
+}
 
 #: An environment that fails so often without one good step in between is broken, not unlucky.
 MAX_FAULTS_IN_A_ROW = 10
@@ -83,7 +86,7 @@ class RemoteEnvConfig:
 
         Raises:
             UnknownOption: a key that is none of the above; says which is nearest.
-            InvalidOption: no addresses.
+            InvalidOption: no addresses, or a value that is none of those allowed.
         """
         known = [key.name for key in fields(cls)]
         for name in env_config:
@@ -95,7 +98,15 @@ class RemoteEnvConfig:
             raise InvalidOption(
                 "env_config needs 'addresses': where the simulators are", "addresses"
             )
-        return cls(**env_config)
+        config = cls(**env_config)
+        for name, choices in _CHOICES.items():
+            chosen = getattr(config, name)
+            if chosen not in choices:
+                allowed = ", ".join(map(repr, choices))
+                raise InvalidOption(
+                    f"env_config[{name!r}] is one of {allowed}, not {chosen!r}", name
+                )
+        return config
 
     def places(
         self, worker_index: int, num_workers: int, in_evaluation: bool
@@ -160,11 +171,6 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
         own, spare = config.places(
             self.worker_index or 0, self.num_workers or 0, self.config.in_evaluation
         )
-        if config.inference not in _INFERENCE:
-            raise InvalidOption(
-                f"inference is one of {', '.join(_INFERENCE)}, not '{config.inference}'",
-                "inference",
-            )
         #: What computes actions.
         self.inference = config.inference
         self.remote = self._connect(config, own, spare, self._modes(config))

@@ -130,7 +130,8 @@ class _Root(_LazyGroup):
             message, hint = explanation
             color = False if os.environ.get("NO_COLOR") else None
             typer.secho(f"error: {message}", err=True, fg="red", color=color)
-            typer.secho(f"hint: {hint}", err=True, dim=True, color=color)
+            if hint:
+                typer.secho(f"hint: {hint}", err=True, dim=True, color=color)
             raise typer.Exit(1) from error
 
 
@@ -145,7 +146,10 @@ def _load(name: str, subcommand: Subcommand) -> Any:
 
 
 def _explain(error: Exception, name: str) -> tuple[str, str] | None:
-    """What to tell instead of a traceback: what was wrong, and a hint; None if it is a bug."""
+    """What to tell instead of a traceback: what was wrong, and a hint, which may be empty.
+
+    None if it is a bug.
+    """
     debug = f"farsim --debug {name} ... shows the traceback"
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
@@ -160,7 +164,8 @@ def _explain(error: Exception, name: str) -> tuple[str, str] | None:
     errors = sys.modules.get("farsim.errors")
     if errors is not None and isinstance(error, errors.FarsimError):
         about = f" ({error.subject})" if error.subject and error.subject not in str(error) else ""
-        return f"{error}{about}", debug
+        # Where nothing else is behind it, a traceback would tell nothing more.
+        return f"{error}{about}", debug if error.__cause__ is not None else ""
     return None
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from farsim import spaces, varint
 from farsim.layout import Layout, Pieces, delimited, header, tensor
-from farsim.spaces.columns import Columns, columns
+from farsim.spaces.flat import Flat, flat
 from farsim.v1 import simulator_pb2 as pb
 from farsim.v1 import tensor_pb2
 
@@ -87,7 +87,7 @@ class StepPlan:
         rows = tensor_pb2.Rows(index=environments.tolist()).SerializeToString()
         self.named = b"" if whole else header(_ENVIRONMENTS, len(rows)) + rows
         counts = [len(environments) * len(group.agents) for group in groups]
-        self._actions = [_columns(group.action_space) for group in groups]
+        self._actions = [_flat(group.action_space) for group in groups]
         self._request: Layout | None = None
         known = [found for found in self._actions if found is not None]
         if len(known) == len(groups):
@@ -106,7 +106,7 @@ class StepPlan:
             return None
         arrays: list[NDArray[Any]] = []
         for plan, action in zip(self._actions, actions, strict=True):
-            found = plan.split(action) if plan is not None else None
+            found = plan.flatten(action) if plan is not None else None
             if found is None:
                 return None
             arrays += found
@@ -128,7 +128,7 @@ class StepPlan:
             if plan is None:
                 return None
             after = first + len(plan.leaves)
-            actions.append(plan.join(arrays[first:after]))
+            actions.append(plan.unflatten(arrays[first:after]))
             first = after
         return actions
 
@@ -217,7 +217,7 @@ class StepPlans:
 class _GroupReply:
     """The first fields of the ``GroupBatch`` of a group that has a row for each of its agents."""
 
-    def __init__(self, group: Group, observations: Columns, count: int) -> None:
+    def __init__(self, group: Group, observations: Flat, count: int) -> None:
         self._observations = observations
         widths = spaces.mask_widths(group.action_space) if group.has_action_mask else []
         of = pb.GroupBatch
@@ -240,11 +240,11 @@ class _GroupReply:
 
     @classmethod
     def of(cls, group: Group, count: int) -> _GroupReply | None:
-        plan = _columns(group.observation_space)
+        plan = _flat(group.observation_space)
         return None if plan is None else cls(group, plan, count)
 
     def write(self, stepped: Stepped) -> tuple[list[Any], int] | None:
-        arrays = self._observations.split(stepped.observation)
+        arrays = self._observations.flatten(stepped.observation)
         if arrays is None or len(stepped.action_masks) != self._masks:
             return None
         arrays += (stepped.reward, stepped.terminated, stepped.truncated, *stepped.action_masks)
@@ -258,7 +258,7 @@ class _GroupReply:
             return None
         masks = len(arrays) - self._masks
         reward, terminated, truncated = arrays[masks - 3 : masks]
-        observation = self._observations.join(arrays[: masks - 3])
+        observation = self._observations.unflatten(arrays[: masks - 3])
         return Stepped(observation, reward, terminated, truncated, tuple(arrays[masks:])), after
 
 
@@ -270,13 +270,13 @@ def _rows_of(environments: IntArray, agents: int) -> IntArray:
     return rows
 
 
-def _columns(space: Space[Any]) -> Columns | None:
-    """As ``columns``; None also where there is no array at all."""
-    plan = columns(space)
+def _flat(space: Space[Any]) -> Flat | None:
+    """As ``flat``; None also where there is no array at all."""
+    plan = flat(space)
     return plan if plan is not None and plan.leaves else None
 
 
-def _value(plan: Columns, rows: int) -> Pieces:
+def _value(plan: Flat, rows: int) -> Pieces:
     """A ``Value`` of so many rows."""
     return [
         piece

@@ -18,17 +18,20 @@ def encoded(number: int) -> bytes:
     return bytes(parts)
 
 
+#: No number has more, and a peer that writes more is not read on.
+_MOST_BYTES = 10
+
+
 def decoded(data: bytes, at: int) -> tuple[int, int]:
     """The number at a position, and the position after it.
 
     Raises:
-        IndexError: the bytes end before the number does.
+        IndexError: the bytes end before the number does, or it has more than 64 bits can take.
     """
-    number = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
+    number = 0
+    for place in range(_MOST_BYTES):
+        byte = data[at + place]
+        number |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return number, at
-        shift += 7
+            return number, at + place + 1
+    raise IndexError("a number of more than ten bytes")

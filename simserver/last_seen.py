@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from farsim import spaces
-from farsim.spaces.columns import columns
+from farsim.spaces.flat import flat
 from simserver.simulator import BatchedValue, Group, IntArray
 
 
@@ -22,7 +22,7 @@ class LastSeen:
     def __init__(self, group: Group, count: int) -> None:
         self._space = group.observation_space
         self._count = count
-        self._columns = columns(self._space)
+        self._flat = flat(self._space)
         #: As a batched value, or as arrays if the space has nothing else: then two sets of them
         #: change roles, and the marked one is not written to.
         self._now: Any = None
@@ -46,19 +46,19 @@ class LastSeen:
             InvalidTensor: the observation does not fit the space.
         """
         count = self._count if index is None else len(index)
-        if self._columns is None:
+        if self._flat is None:
             everything = index is None or count == self._count
             part = spaces.concatenate(self._space, [(observation, count)])
             before = None if everything else self._value()
             self._now = part if everything else spaces.put(self._space, before, index, part)  # type: ignore[arg-type]
             return
-        arrays = self._columns.split(observation)
+        arrays = self._flat.flatten(observation)
         if arrays is None or not all(
             array.dtype == dtype and array.shape == (count, *shape)
-            for array, (dtype, shape) in zip(arrays, self._columns.leaves, strict=True)
+            for array, (dtype, shape) in zip(arrays, self._flat.leaves, strict=True)
         ):
             fitting = spaces.concatenate(self._space, [(observation, count)])
-            arrays = self._columns.split(fitting) or []
+            arrays = self._flat.flatten(fitting) or []
         kept = self._writable(index is None)
         for array, new in zip(kept, arrays, strict=True):
             array[... if index is None else index] = new
@@ -70,11 +70,11 @@ class LastSeen:
     def _value(self) -> BatchedValue:
         if self._now is None:
             self._now = self._zeros()
-        return self._now if self._columns is None else self._columns.join(self._now)
+        return self._now if self._flat is None else self._flat.unflatten(self._now)
 
     def _zeros(self) -> Any:
         value = spaces.zeros(self._space, self._count)
-        return value if self._columns is None else self._columns.split(value)
+        return value if self._flat is None else self._flat.flatten(value)
 
     def _writable(self, whole: bool) -> list[NDArray[Any]]:
         """The arrays to write to, with what they have to have before."""

@@ -27,11 +27,11 @@ def dm_catch() -> Iterator[str]:
 @contextmanager
 def openenv_thermostat() -> Iterator[str]:
     """A server of OpenEnv; its ``host:port``."""
-    with _running([str(_openenv_python()), str(_HERE / "openenv_thermostat.py")]) as address:
+    with _running([str(openenv_python()), str(_HERE / "openenv_thermostat.py")]) as address:
         yield address
 
 
-def _openenv_python() -> Path:
+def openenv_python() -> Path:
     """The interpreter of an environment with OpenEnv in it, which is made once."""
     folder = Path(sys.prefix) / "openenv"
     requirements = _HERE / "openenv.txt"

@@ -111,6 +111,13 @@ def bench(
     cases, notes = _playable(chosen.cases)
     if not cases:
         raise InvalidOption(f"nothing to compare: {'; '.join(notes)}")
+    if baseline and not any(chosen.baseline.holds(case) for case in cases):
+        attribute = chosen.baseline.attribute
+        there = ", ".join(dict.fromkeys(str(getattr(case, attribute)) for case in cases))
+        raise InvalidOption(
+            f"--baseline: no row has the {attribute} '{chosen.baseline.value}'; there are {there}",
+            "baseline",
+        )
     if pin:
         _pin()
     # Libraries that count cores would otherwise start as many threads in every process.

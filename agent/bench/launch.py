@@ -51,13 +51,13 @@ class Launched:
 Launch = Callable[[Case, ExitStack, float], Launched]
 
 
-def with_farsim_servers(player: str, *arguments: str, groups: int = 1) -> Launch:
+def with_farsim_servers(player: str, *arguments: str, splits: int = 1) -> Launch:
     """With ``farsim serve``, and a head that knows its addresses."""
 
     def start(case: Case, stack: ExitStack, seconds: float) -> Launched:
         simulator = Simulator.of(case.simulator)
         count = case.processes or case.servers
-        least = -(-case.servers * groups // count)
+        least = -(-case.servers * splits // count)
         limits = [f"--max-sessions={max(_SESSIONS, least + 1)}", "--max-environments=65536"]
         options = dict(simulator.options)
         if case.processes:
@@ -67,13 +67,13 @@ def with_farsim_servers(player: str, *arguments: str, groups: int = 1) -> Launch
         servers.start()
         addresses = _through(case.link, servers.addresses, stack)
         spread = [addresses[number % count] for number in range(case.servers)]
-        head = _head(player, _request(case, spread, groups, seconds), arguments, stack)
+        head = _head(player, _request(case, spread, splits, seconds), arguments, stack)
         return Launched(head, servers.pids)
 
     return start
 
 
-def with_server(server: str, player: str, *arguments: str, groups: int = 1) -> Launch:
+def with_server(server: str, player: str, *arguments: str, splits: int = 1) -> Launch:
     """With a module of ``simserver.bench`` as the server."""
 
     def start(case: Case, stack: ExitStack, seconds: float) -> Launched:
@@ -82,12 +82,12 @@ def with_server(server: str, player: str, *arguments: str, groups: int = 1) -> L
             "simulator": simulator.served,
             "options": simulator.options,
             "envs": case.envs,
-            "groups": min(groups, case.envs),
+            "splits": min(splits, case.envs),
         }
         child = _start([sys.executable, "-m", server, json.dumps(wanted)], stack)
         address = child.hear(START_SECONDS)["address"]
         addresses = _through(case.link, [address], stack)
-        head = _head(player, _request(case, addresses, groups, seconds), arguments, stack)
+        head = _head(player, _request(case, addresses, splits, seconds), arguments, stack)
         return Launched(head, [child.pid])
 
     return start
@@ -177,14 +177,14 @@ def rllink(case: Case, stack: ExitStack, seconds: float) -> Launched:
     return launched
 
 
-def _request(case: Case, addresses: Sequence[str], groups: int, seconds: float) -> dict[str, Any]:
+def _request(case: Case, addresses: Sequence[str], splits: int, seconds: float) -> dict[str, Any]:
     simulator = Simulator.of(case.simulator)
     return {
         "addresses": list(addresses),
         "simulator": simulator.served,
         "options": dict(simulator.options),
         "envs": case.envs,
-        "groups": groups,
+        "splits": splits,
         "seconds": seconds,
     }
 

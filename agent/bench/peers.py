@@ -123,7 +123,7 @@ PEERS = {
         Peer(
             "remote-pipelined",
             "RemoteVectorEnv, two halves in flight",
-            launch.with_farsim_servers("agent.bench.players.remote_env", groups=2),
+            launch.with_farsim_servers("agent.bench.players.remote_env", splits=2),
             has_servers=True,
             # Environments with several agents are stepped all at once.
             not_simulators=("spread",),
@@ -178,7 +178,7 @@ PEERS = {
         Peer(
             "grpc-stream-pipelined",
             "plain gRPC by hand, stream, two halves in flight",
-            launch.with_server("simserver.bench.plain_grpc", _BY_HAND, "stream", groups=2),
+            launch.with_server("simserver.bench.plain_grpc", _BY_HAND, "stream", splits=2),
         ),
         Peer(
             "grpc-push",

@@ -8,6 +8,9 @@ from typing import Any
 from agent.bench.contest import Row
 from agent.bench.report import Report
 
+#: Bars begin at 0 unless the shortest would be lost beside the longest.
+_MOST_ON_A_LINE = 100.0
+
 _UNITS = {"steps": ("environment steps/s", 1.0), "payload": ("MB/s", 1e-6)}
 
 
@@ -47,7 +50,8 @@ def _bars(axes: Any, rows: list[Row], metric: str, factor: float) -> None:
     axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize="x-small")
     axes.set_yticks(range(len(rows)), names, fontsize="x-small")
     axes.invert_yaxis()
-    axes.set_xscale("log")
+    if min(values, default=1.0) * _MOST_ON_A_LINE < max(values, default=0.0):
+        axes.set_xscale("log")
     axes.margins(x=0.15, y=0.02)
     axes.grid(axis="x", alpha=0.3)
 

@@ -26,8 +26,8 @@ from agent.sampling.columns import BoolArray, chosen
 from agent.sampling.dense import NumpyForward
 from agent.sampling.forward import Forward
 from agent.sampling.fragment import Fragment, continued, empty
-from agent.sampling.lane import Lane, Sample
 from agent.sampling.observing import on_batches
+from agent.sampling.split_state import Sample, SplitState
 from agent.vector_infos import by_environment
 from farsim import spaces
 from farsim.errors import SimulatorFault
@@ -72,7 +72,7 @@ class Sampler:
         self._forward = self._forward_of(runner)
         self._struct = get_base_struct_from_space(self._action_space)
         self._called = {event for event in _EVENTS if is_used(runner, event)}
-        self._lanes = [Lane(number, rows) for number, rows in enumerate(remote.splits)]
+        self._splits = [SplitState(number, rows) for number, rows in enumerate(remote.splits)]
         #: The actions at random of one round, for all environments.
         self._random: Any = None
         #: With so many episodes the sample is complete.
@@ -115,10 +115,10 @@ class Sampler:
             self._reset()
         if num_episodes is not None:
             while len(self._complete) < num_episodes:
-                for lane in self._lanes:
-                    self._send(lane, explore, random_actions)
-                for lane in self._lanes:
-                    self._receive(lane)
+                for split in self._splits:
+                    self._send(split, explore, random_actions)
+                for split in self._splits:
+                    self._receive(split)
         else:
             while self._steps < (num_timesteps or 0):
                 self._pipeline((num_timesteps or 0), explore, random_actions)
@@ -131,33 +131,31 @@ class Sampler:
     def _pipeline(self, num_timesteps: int, explore: bool, random_actions: bool) -> None:
         """Goes on until so many steps are done, unless environments fail meanwhile."""
         planned = self._steps
-        for lane in self._lanes:
-            planned += self._send(lane, explore, random_actions)
-        on_their_way = list(self._lanes)
-        while on_their_way:
-            # All lanes take as many steps: whether there is another round is decided before it.
+        for split in self._splits:
+            planned += self._send(split, explore, random_actions)
+        goes_on = True
+        while goes_on:
+            # All splits take as many steps: whether there is another round is decided before it.
             goes_on = planned < num_timesteps
-            for lane in self._lanes:
-                self._receive(lane)
+            for split in self._splits:
+                self._receive(split)
                 if goes_on:
-                    planned += self._send(lane, explore, random_actions)
-            if not goes_on:
-                on_their_way = []
+                    planned += self._send(split, explore, random_actions)
 
-    def _send(self, lane: Lane, explore: bool, random_actions: bool) -> int:
-        """Acts on what a lane's environments show; how many steps that will be."""
+    def _send(self, split: SplitState, explore: bool, random_actions: bool) -> int:
+        """Acts on what a split's environments show; how many steps that will be."""
         runner = self._runner
         if random_actions:
-            if lane.number == 0:
+            if split.number == 0:
                 self._random = runner.env.action_space.sample()
-            actions = spaces.take(self._action_space, self._random, lane.rows)
+            actions = spaces.take(self._action_space, self._random, split.rows)
             # As RLlib has them in its episodes and in its environments: as they are.
             for_env, extras = actions, {}
         else:
             runners = runner.config.num_env_runners or 1
             lifetime = (runner.num_env_steps_sampled_lifetime // runners + self._steps) * runners
             started = time.perf_counter()
-            extras = self._forward(lane.observation, explore, lifetime, lane.state)
+            extras = self._forward(split.observation, explore, lifetime, split.state)
             thought = time.perf_counter()
             actions = extras.pop(Columns.ACTIONS)
             for_env = extras.pop(Columns.ACTIONS_FOR_ENV, None)
@@ -165,14 +163,14 @@ class Sampler:
                 for_env = self._for_env(actions)
             self._sums[_INFERENCE] += thought - started
             self._sums[_TO_ENV] += time.perf_counter() - thought
-            if lane.state is not None:
-                lane.state = extras[Columns.STATE_OUT]
-        extras[names.WEIGHTS_SEQ_NO] = lane.version(runner._weights_seq_no)
-        lane.fragment.acted(actions, extras)
+            if split.state is not None:
+                split.state = extras[Columns.STATE_OUT]
+        extras[names.WEIGHTS_SEQ_NO] = split.version(runner._weights_seq_no)
+        split.fragment.acted(actions, extras)
         started = time.perf_counter()
-        self._remote.step_async(runner.decode(for_env), lane.number)
+        self._remote.step_async(runner.decode(for_env), split.number)
         self._sums[_STEP] += time.perf_counter() - started
-        return lane.num_envs - int(lane.over.sum())
+        return split.num_envs - int(split.over.sum())
 
     def _for_env(self, actions: Any) -> Any:
         config = self._runner.config
@@ -182,36 +180,36 @@ class Sampler:
             return clip_action(actions, self._struct)
         return actions
 
-    def _receive(self, lane: Lane) -> None:
+    def _receive(self, split: SplitState) -> None:
         started = time.perf_counter()
-        step = self._remote.receive(lane.number)
+        step = self._remote.receive(split.number)
         self._sums[_STEP] += time.perf_counter() - started
         self._count += 1
-        lane.fragment.rewarded(step.reward)
-        infos = by_environment(step.make_infos(False), lane.num_envs)
-        failed, restarted = np.zeros((2, lane.num_envs), np.bool_)
+        split.fragment.rewarded(step.reward)
+        infos = by_environment(step.make_infos(False), split.num_envs)
+        failed, restarted = np.zeros((2, split.num_envs), np.bool_)
         restarted[step.final_rows] = True
         failed[list(step.faults)] = True
         if step.faults:
-            step, infos = self._after_faults(lane, step, failed, restarted, infos)
-        elif lane.faults_in_a_row.any():
-            lane.faults_in_a_row[:] = 0
+            step, infos = self._after_faults(split, step, failed, restarted, infos)
+        elif split.faults_in_a_row.any():
+            split.faults_in_a_row[:] = 0
         # Rows without an action of ours before: the first of an episode, or they say nothing yet.
-        before = lane.over
-        self._steps += lane.num_envs - int((before | failed).sum())
+        before = split.over
+        self._steps += split.num_envs - int((before | failed).sum())
         ended = (step.terminated | step.truncated) & ~failed & ~before & ~step.absent
-        lane.over = ended & ~restarted | step.absent
+        split.over = ended & ~restarted | step.absent
         finals = self._finals(step, infos) if len(step.final_rows) else {}
-        self._see(lane, step.observation, infos)
+        self._see(split, step.observation, infos)
         begun = (before | failed | restarted) & ~step.absent
         if begun.any() or ended.any():
-            self._end_and_begin(lane, step, ended, begun, finals)
+            self._end_and_begin(split, step, ended, begun, finals)
         for name in _LENGTHS:
-            self._sums[name] += lane.fragment.lengths()
+            self._sums[name] += split.fragment.lengths()
 
     def _end_and_begin(
         self,
-        lane: Lane,
+        split: SplitState,
         step: VectorStep,
         ended: BoolArray,
         begun: BoolArray,
@@ -222,16 +220,16 @@ class Sampler:
                 break
             if not begun[row]:
                 continue
-            self._end(lane, row, step, finals[row])
-        lane.fragment.restart(begun)
-        self._forget_state(lane, begun)
+            self._end(split, row, step, finals[row])
+        split.fragment.restart(begun)
+        self._forget_state(split, begun)
         for row in np.flatnonzero(begun | ended).tolist():
             if len(self._complete) >= self._wanted:
                 return
             if begun[row]:
-                self._begin(lane, row)
+                self._begin(split, row)
             else:
-                self._end(lane, row, step, None)
+                self._end(split, row, step, None)
 
     def _finals(self, step: VectorStep, infos: list[dict[str, Any]] | None) -> dict[int, Any]:
         """What rows whose next episode has begun showed last, and its info."""
@@ -244,9 +242,9 @@ class Sampler:
             found[row] = (last, info)
         return found
 
-    def _see(self, lane: Lane, observation: Any, infos: list[dict[str, Any]] | None) -> None:
-        lane.observation = self._seen_as(observation)
-        lane.fragment.see(lane.observation, infos)
+    def _see(self, split: SplitState, observation: Any, infos: list[dict[str, Any]] | None) -> None:
+        split.observation = self._seen_as(observation)
+        split.fragment.see(split.observation, infos)
 
     def _seen_as(self, observation: Any) -> Any:
         """As networks see it."""
@@ -268,50 +266,51 @@ class Sampler:
         for connector in self._observing:
             space = connector.observation_space
         horizon = runner.config.episode_lookback_horizon
-        for lane in self._lanes:
-            lane.fragment = Fragment(lane.num_envs, horizon, space, self._action_space)
-            lane.faults_in_a_row[:] = 0
-            for row in range(lane.num_envs):
-                self._create(lane, row)
+        for split in self._splits:
+            split.fragment = Fragment(split.num_envs, horizon, space, self._action_space)
+            split.faults_in_a_row[:] = 0
+            for row in range(split.num_envs):
+                self._create(split, row)
         started = time.perf_counter()
         is_seeded = runner._needs_initial_reset and runner._seed is not None
         steps = self._remote.reset_splits(runner._seeds() if is_seeded else None)
         seconds = time.perf_counter() - started
         runner.metrics.log_value(names.ENV_RESET_TIMER, seconds, reduce="ema")
-        for lane, step in zip(self._lanes, steps, strict=True):
-            lane.state = self._initial_state(lane.num_envs)
-            lane.over = step.absent.copy()
-            self._see(lane, step.observation, by_environment(step.make_infos(False), lane.num_envs))
-            lane.fragment.restart(np.ones(lane.num_envs, np.bool_))
-        for lane in self._lanes:
-            for row in np.flatnonzero(~lane.over).tolist():
-                self._begin(lane, row)
+        for split, step in zip(self._splits, steps, strict=True):
+            split.state = self._initial_state(split.num_envs)
+            split.over = step.absent.copy()
+            infos = by_environment(step.make_infos(False), split.num_envs)
+            self._see(split, step.observation, infos)
+            split.fragment.restart(np.ones(split.num_envs, np.bool_))
+        for split in self._splits:
+            for row in np.flatnonzero(~split.over).tolist():
+                self._begin(split, row)
         runner._needs_initial_reset = False
 
-    def _create(self, lane: Lane, row: int) -> None:
+    def _create(self, split: SplitState, row: int) -> None:
         """An episode that has not begun yet."""
-        self._runner._ongoing_episodes[lane.rows.start + row] = empty()
-        self._tell("on_episode_created", lane, row)
+        self._runner._ongoing_episodes[split.rows.start + row] = empty()
+        self._tell("on_episode_created", split, row)
 
-    def _begin(self, lane: Lane, row: int) -> None:
+    def _begin(self, split: SplitState, row: int) -> None:
         if "on_episode_start" in self._called:
-            observation, info = lane.fragment.last(row)
-            self._episode(lane, row).add_env_reset(observation, dict(info))
-            self._tell("on_episode_start", lane, row)
+            observation, info = split.fragment.last(row)
+            self._episode(split, row).add_env_reset(observation, dict(info))
+            self._tell("on_episode_start", split, row)
 
-    def _end(self, lane: Lane, row: int, step: VectorStep, final: Any) -> None:
+    def _end(self, split: SplitState, row: int, step: VectorStep, final: Any) -> None:
         """An episode is over with what was seen last, or ``final`` where the next has begun."""
-        episode = self._episode(lane, row)
-        lane.fragment.fill(episode, row, lane.fragment.time, final)
+        episode = self._episode(split, row)
+        split.fragment.fill(episode, row, split.fragment.time, final)
         episode.is_terminated = bool(step.terminated[row])
         episode.is_truncated = bool(step.truncated[row])
-        self._tell("on_episode_end", lane, row)
+        self._tell("on_episode_end", split, row)
         self._complete.append(episode)
-        self._create(lane, row)
+        self._create(split, row)
 
     def _after_faults(
         self,
-        lane: Lane,
+        split: SplitState,
         step: VectorStep,
         failed: BoolArray,
         restarted: BoolArray,
@@ -319,34 +318,34 @@ class Sampler:
     ) -> tuple[VectorStep, Any]:
         """Ends the episodes that failed with their last real step, and begins others."""
         runner = self._runner
-        lane.faults_in_a_row = np.where(failed, lane.faults_in_a_row + 1, 0)
-        worst = int(lane.faults_in_a_row.argmax())
-        if lane.faults_in_a_row[worst] >= self._max_faults:
+        split.faults_in_a_row = np.where(failed, split.faults_in_a_row + 1, 0)
+        worst = int(split.faults_in_a_row.argmax())
+        if split.faults_in_a_row[worst] >= self._max_faults:
             raise SimulatorFault(
-                f"environment {lane.rows.start + worst} of env runner {runner.worker_index} failed "
-                f"{self._max_faults} times in a row without a step in between; at last: "
+                f"environment {split.rows.start + worst} of env runner {runner.worker_index} "
+                f"failed {self._max_faults} times in a row without a step in between; at last: "
                 f"{step.faults[worst]}"
             )
         runner.count_faults(len(step.faults))
         for row, reason in step.faults.items():
-            self._end_by_fault(lane, row, reason)
+            self._end_by_fault(split, row, reason)
         for row in np.flatnonzero(failed & restarted).tolist():
             infos[row].pop("fault")
             infos[row].pop("final_info", None)
         waiting = failed & ~restarted
         if not waiting.any():
             return step, infos
-        fresh = self._remote.reset_some(waiting, lane.number)
-        begun = by_environment(fresh.make_infos(False), lane.num_envs)
+        fresh = self._remote.reset_some(waiting, split.number)
+        begun = by_environment(fresh.make_infos(False), split.num_envs)
         for row in np.flatnonzero(waiting).tolist():
             infos[row] = begun[row] if begun is not None else {}
         # The other rows of this observation are those of the step.
         return replace(step, observation=fresh.observation, absent=fresh.absent), infos
 
-    def _end_by_fault(self, lane: Lane, row: int, reason: str) -> None:
-        if lane.over[row]:
+    def _end_by_fault(self, split: SplitState, row: int, reason: str) -> None:
+        if split.over[row]:
             return  # It was to begin in the step that failed.
-        episode, fragment = self._episode(lane, row), lane.fragment
+        episode, fragment = self._episode(split, row), split.fragment
         self._runner._ongoing_episodes_for_metrics.pop(episode.id_, None)
         if fragment.steps(row, fragment.time):
             self._runner.count_cut_episode()
@@ -355,31 +354,31 @@ class Sampler:
             episode.is_truncated = True
             episode.custom_data["fault"] = reason
             self._cut.append(episode)
-        self._create(lane, row)
+        self._create(split, row)
 
     def _chunks(self) -> list[SingleAgentEpisode]:
         """What is not handed out yet of the episodes that go on."""
         runner, chunks = self._runner, []
-        for lane in self._lanes:
-            fragment = lane.fragment
-            for row in np.flatnonzero(~lane.over).tolist():
-                episode = self._episode(lane, row)
+        for split in self._splits:
+            fragment = split.fragment
+            for row in np.flatnonzero(~split.over).tolist():
+                episode = self._episode(split, row)
                 if not fragment.steps(row, fragment.time):
                     continue
                 fragment.fill(episode, row, fragment.time)
                 runner._ongoing_episodes_for_metrics[episode.id_].append(episode)
-                runner._ongoing_episodes[lane.rows.start + row] = continued(episode)
+                runner._ongoing_episodes[split.rows.start + row] = continued(episode)
                 chunks.append(episode)
-            fragment.continue_all(lane.over)
+            fragment.continue_all(split.over)
         return chunks
 
-    def _episode(self, lane: Lane, row: int) -> SingleAgentEpisode:
-        episode: SingleAgentEpisode = self._runner._ongoing_episodes[lane.rows.start + row]
+    def _episode(self, split: SplitState, row: int) -> SingleAgentEpisode:
+        episode: SingleAgentEpisode = self._runner._ongoing_episodes[split.rows.start + row]
         return episode
 
-    def _tell(self, event: str, lane: Lane, row: int) -> None:
+    def _tell(self, event: str, split: SplitState, row: int) -> None:
         if event in self._called:
-            index = lane.rows.start + row
+            index = split.rows.start + row
             self._runner._make_on_episode_callback(event, index, self._runner._ongoing_episodes)
 
     # -- recurrent modules ----------------------------------------------------------------
@@ -392,15 +391,15 @@ class Sampler:
         first = self._first_state
         return tree.map_structure(lambda leaf: np.repeat(leaf[None], rows, axis=0), first)
 
-    def _forget_state(self, lane: Lane, rows: BoolArray) -> None:
-        if lane.state is not None and rows.any():
+    def _forget_state(self, split: SplitState, rows: BoolArray) -> None:
+        if split.state is not None and rows.any():
 
             def forget(leaf: Any, first: Any) -> Any:
                 leaf = leaf.copy()
                 leaf[rows] = first
                 return leaf
 
-            lane.state = tree.map_structure(forget, lane.state, self._first_state)
+            split.state = tree.map_structure(forget, split.state, self._first_state)
 
     # -- metrics --------------------------------------------------------------------------
 

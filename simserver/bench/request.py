@@ -19,13 +19,13 @@ class Request:
         simulator: as ``farsim serve`` takes it.
         options: values of its parameters.
         envs: how many.
-        groups: in how many batches of their own, as equal as can be.
+        splits: in how many batches of their own, as equal as can be.
     """
 
     simulator: str
     options: dict[str, Any]
     envs: int
-    groups: int = 1
+    splits: int = 1
 
     @classmethod
     def of_command_line(cls) -> Request:
@@ -34,8 +34,8 @@ class Request:
 
     def batches(self) -> list[LocalBatch]:
         """The environments, made."""
-        least, more = divmod(self.envs, self.groups)
+        least, more = divmod(self.envs, self.splits)
         return [
             local_batch.make(self.simulator, self.options, least + (number < more))
-            for number in range(self.groups)
+            for number in range(self.splits)
         ]

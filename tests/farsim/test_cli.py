@@ -95,13 +95,28 @@ def test_the_help_of_a_subcommand_has_examples():
     assert "farsim certs --host sim1 --host 10.0.0.4 --token\n" in result.stdout
 
 
-def test_an_error_is_one_line_and_a_hint(tmp_path: Path):
+def test_an_error_is_one_line(tmp_path: Path):
     result = run(*FARSIM, "certs", "--out", str(tmp_path), "--host", "sim1:50051")
     assert result.returncode == 1
-    error, hint = result.stderr.splitlines()
+    (error,) = result.stderr.splitlines()
     assert error.startswith("error: 'sim1:50051' is neither a host name nor an IP address")
-    assert hint == "hint: farsim --debug certs ... shows the traceback"
     assert result.stdout == ""
+
+
+def test_where_something_else_went_wrong_a_hint_says_how_to_see_it(tmp_path: Path):
+    command = write_subcommand(
+        tmp_path,
+        "from farsim.errors import SimulatorFault\n"
+        "def odd() -> None:\n"
+        "    try:\n"
+        "        open('/no/licence')\n"
+        "    except OSError as error:\n"
+        "        raise SimulatorFault('the simulator has no licence') from error\n",
+    )
+    assert run(*command, "odd").stderr.splitlines() == [
+        "error: the simulator has no licence",
+        "hint: farsim --debug odd ... shows the traceback",
+    ]
 
 
 def test_debug_shows_the_traceback(tmp_path: Path):

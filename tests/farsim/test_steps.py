@@ -11,9 +11,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Text, Tuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farsim import spaces, tensors
+from farsim import spaces, tensors, varint
 from farsim.layout import Layout, delimited, tensor
-from farsim.spaces.columns import columns
+from farsim.spaces.flat import flat
 from farsim.steps import Stepped, StepPlan, StepPlans, numbered
 from farsim.v1 import simulator_pb2 as pb
 from farsim.v1 import tensor_pb2
@@ -65,7 +65,7 @@ def test_actions_are_written_and_read_as_protobuf_does(space, data):
     group = Group(action_space=space)
     plans = StepPlans([group], rows)
     body = plans.whole.write_request([actions])
-    plan = columns(space)
+    plan = flat(space)
     assert (body is None) == (plan is None or not plan.leaves)
     if body is None:
         return
@@ -84,7 +84,7 @@ def test_observations_are_written_and_read_as_protobuf_does(space, data):
     plan = StepPlan([group], np.arange(rows), whole=True)
     told = stepped(observation, rows, spaces.full_masks(NESTED, rows))
     written = plan.write_group(0, told)
-    leaves = columns(space)
+    leaves = flat(space)
     assert (written is None) == (leaves is None or not leaves.leaves)
     if written is None:
         return
@@ -206,3 +206,11 @@ def test_no_plan_where_a_row_has_no_arrays():
         assert plan.write_request([spaces.batch(space, [space.sample()])]) is None
         told = stepped(spaces.batch(space, [space.sample()]), 1)
         assert plan.write_group(0, told) is None
+
+
+def test_a_number_without_an_end_is_not_read_on() -> None:
+    assert varint.decoded(varint.encoded(2**63), 0) == (2**63, 10)
+    with pytest.raises(IndexError):
+        varint.decoded(b"\x80" * 11 + b"\x01", 0)
+    with pytest.raises(IndexError):
+        varint.decoded(b"\x80", 0)

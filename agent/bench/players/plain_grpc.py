@@ -83,8 +83,8 @@ class Plain:
         answers = self._channel.stream_stream("/Plain/Stream")(iter(requests.get, None))
         return Pipeline(
             len(self.batches),
-            lambda group: requests.put(self.batches[group].request()),
-            lambda group: self.batches[group].take(next(answers)),
+            lambda split: requests.put(self.batches[split].request()),
+            lambda split: self.batches[split].take(next(answers)),
         )
 
     def push(self) -> Callable[[], Stride]:

@@ -25,7 +25,7 @@ def main() -> None:
     request = Request.of_command_line()
     if request.simulator.startswith("particle/"):
         take_turns(lines, _several_agents(request))
-    elif request.groups > 1:
+    elif request.splits > 1:
         pipeline = _pipelined(request)
         take_turns(lines, pipeline.stride, pipeline.begin, pipeline.finish)
     else:
@@ -47,25 +47,25 @@ def _one_agent(request: Request) -> Callable[[], Stride]:
 
 
 def _pipelined(request: Request) -> Pipeline:
-    groups = min(request.groups, request.envs)
+    splits = min(request.splits, request.envs)
     env = RemoteVectorEnv(
         request.addresses,
         request.simulator,
         num_envs=request.envs,
         connection=_CONNECTION,
-        splits=groups,
+        splits=splits,
     )
     size, actions = _look(env)
     blocks = [block.stop - block.start for block in env.splits]
     choosers = [Chooser(actions, block) for block in blocks]
     counts = [Count(block, block) for block in blocks]
 
-    def receive(group: int) -> tuple[int, int]:
-        _, _, terminated, truncated, _ = env.step_wait(group)
-        steps = counts[group].steps(terminated, truncated)
-        return steps, size * blocks[group] // request.envs
+    def receive(split: int) -> tuple[int, int]:
+        _, _, terminated, truncated, _ = env.step_wait(split)
+        steps = counts[split].steps(terminated, truncated)
+        return steps, size * blocks[split] // request.envs
 
-    return Pipeline(groups, lambda group: env.step_async(choosers[group].choose(), group), receive)
+    return Pipeline(splits, lambda split: env.step_async(choosers[split].choose(), split), receive)
 
 
 def _look(env: RemoteVectorEnv) -> tuple[int, int]:

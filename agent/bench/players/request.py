@@ -27,7 +27,7 @@ class Request:
         simulator: what they have, or what is to be made in process.
         options: values of its parameters; in process only.
         envs: environments in all.
-        groups: requests on their way at a time, each of its share of the environments.
+        splits: requests on their way at a time, each of its share of the environments.
         seconds: how long a turn will take, for who can not stop in between.
     """
 
@@ -35,7 +35,7 @@ class Request:
     simulator: str
     options: dict[str, Any]
     envs: int
-    groups: int
+    splits: int
     seconds: float
 
     @classmethod

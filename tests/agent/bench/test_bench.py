@@ -21,7 +21,7 @@ from agent.bench.sweeps import SWEEPS
 from farsim.cli import app
 from farsim.errors import FarsimError
 from tests.agent.training.command import descendants, workplace
-from tests.neighbours import _openenv_python
+from tests.neighbours import openenv_python
 
 #: Everyone but those that need RLlib, which takes long to import.
 LIGHT = [peer for peer in peers.PEERS.values() if "ray" not in peer.needs]
@@ -33,7 +33,7 @@ def bench(*arguments: object):
 
 @pytest.fixture
 def with_openenv(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(peers.OPENENV_PYTHON, str(_openenv_python()))
+    monkeypatch.setenv(peers.OPENENV_PYTHON, str(openenv_python()))
     peers.openenv_python.cache_clear()
     yield
     peers.openenv_python.cache_clear()
@@ -163,6 +163,7 @@ def test_an_absent_peer_is_named(monkeypatch: pytest.MonkeyPatch):
         (["--simulator", "cartpol"], "did you mean 'cartpole'"),
         (["--link", "far"], "is no link"),
         (["--baseline", "colour=red"], "rows are compared by"),
+        (["--peer", "remote", "--baseline", "remte"], "no row has the peer 'remte'"),
         (["--peer", "rllib", "--link", "5ms"], "nothing to compare"),
         (["--sweep", "runner", "--simulator", "deeprm"], "has nothing of what is asked for"),
     ],

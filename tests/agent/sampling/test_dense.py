@@ -13,7 +13,7 @@ import tree
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from ray.rllib.algorithms.ppo import PPOConfig
 
-from agent.env_runner import RemoteEnvRunner
+from agent.env_runner import RemoteEnvConfig, RemoteEnvRunner
 from agent.sampling.dense import NumpyForward
 from agent.sampling.forward import Forward
 from farsim.errors import InvalidOption
@@ -130,9 +130,15 @@ def test_an_env_runner_samples_with_it(shared_server: Serving) -> None:
             runner.stop()
     assert sum(lengths[0]) >= 150
     assert lengths[0] == lengths[1]
-    with pytest.raises(InvalidOption, match="inference is one of torch, numpy, not 'jax'"):
-        RemoteEnvRunner(
-            config=config_of(PPOConfig, shared_server, CARTPOLE, env_config={"inference": "jax"}),
-            worker_index=1,
-            num_workers=1,
-        )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"inference": "jax"}, r"env_config\['inference'\] is one of 'torch', 'numpy', not 'jax'"),
+        ({"autoreset_mode": "Disabled"}, "one of '', 'SameStep', 'NextStep', not 'Disabled'"),
+    ],
+)
+def test_what_there_is_to_choose_is_said(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        RemoteEnvConfig.of({"addresses": "127.0.0.1:1", **wrong})

@@ -17,29 +17,29 @@ from farsim.spaces.kinds import BatchedValue
 _ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-class Columns(abc.ABC):
+class Flat(abc.ABC):
     """A plan of one space, so that nothing needs to be found out again for each batch of it."""
 
     #: Dtype, little-endian, and shape of one row of each array, in the order of the contract.
     leaves: list[tuple[np.dtype[Any], tuple[int, ...]]]
 
-    def split(self, batched: BatchedValue) -> list[NDArray[Any]] | None:
+    def flatten(self, batched: BatchedValue) -> list[NDArray[Any]] | None:
         """The arrays of a batch; None if it has another structure. Dtypes and shapes may differ."""
         found: list[NDArray[Any]] = []
-        return found if self._split(batched, found) else None
+        return found if self._flatten(batched, found) else None
 
-    def join(self, arrays: list[NDArray[Any]]) -> BatchedValue:
+    def unflatten(self, arrays: list[NDArray[Any]]) -> BatchedValue:
         """The batch whose arrays these are."""
-        return self._join(iter(arrays))
+        return self._unflatten(iter(arrays))
 
     @abc.abstractmethod
-    def _split(self, batched: BatchedValue, found: list[NDArray[Any]]) -> bool: ...
+    def _flatten(self, batched: BatchedValue, found: list[NDArray[Any]]) -> bool: ...
 
     @abc.abstractmethod
-    def _join(self, arrays: Iterator[NDArray[Any]]) -> BatchedValue: ...
+    def _unflatten(self, arrays: Iterator[NDArray[Any]]) -> BatchedValue: ...
 
 
-def columns(space: Space[Any]) -> Columns | None:
+def flat(space: Space[Any]) -> Flat | None:
     """The plan of a space; None for one that has a Text, a Sequence, a Graph or a OneOf inside.
 
     Raises:
@@ -48,53 +48,53 @@ def columns(space: Space[Any]) -> Columns | None:
     if isinstance(space, _ARRAYS):
         return _Array(space)
     if isinstance(space, spaces.Dict):
-        named = {name: columns(member) for name, member in space.spaces.items()}
+        named = {name: flat(member) for name, member in space.spaces.items()}
         known = {name: member for name, member in named.items() if member is not None}
         return _Named(known) if len(known) == len(named) else None
     if isinstance(space, spaces.Tuple):
-        found = [columns(member) for member in space.spaces]
+        found = [flat(member) for member in space.spaces]
         members = [member for member in found if member is not None]
         return _Ordered(members) if len(members) == len(found) else None
     return None
 
 
-class _Array(Columns):
+class _Array(Flat):
     def __init__(self, space: Any) -> None:
         dtype = tensors.dtype_of(tensors.code_of(np.dtype(space.dtype)))
         self.leaves = [(dtype, tuple(space.shape))]
 
-    def _split(self, batched: BatchedValue, found: list[NDArray[Any]]) -> bool:
+    def _flatten(self, batched: BatchedValue, found: list[NDArray[Any]]) -> bool:
         found.append(batched)
         return type(batched) is np.ndarray
 
-    def _join(self, arrays: Iterator[NDArray[Any]]) -> BatchedValue:
+    def _unflatten(self, arrays: Iterator[NDArray[Any]]) -> BatchedValue:
         return next(arrays)
 
 
-class _Named(Columns):
-    def __init__(self, members: dict[str, Columns]) -> None:
+class _Named(Flat):
+    def __init__(self, members: dict[str, Flat]) -> None:
         self._members = members
         self.leaves = [leaf for member in members.values() for leaf in member.leaves]
 
-    def _split(self, batched: BatchedValue, found: list[NDArray[Any]]) -> bool:
+    def _flatten(self, batched: BatchedValue, found: list[NDArray[Any]]) -> bool:
         if not isinstance(batched, Mapping) or batched.keys() != self._members.keys():
             return False
-        return all(member._split(batched[name], found) for name, member in self._members.items())
+        return all(member._flatten(batched[name], found) for name, member in self._members.items())
 
-    def _join(self, arrays: Iterator[NDArray[Any]]) -> BatchedValue:
-        return {name: member._join(arrays) for name, member in self._members.items()}
+    def _unflatten(self, arrays: Iterator[NDArray[Any]]) -> BatchedValue:
+        return {name: member._unflatten(arrays) for name, member in self._members.items()}
 
 
-class _Ordered(Columns):
-    def __init__(self, members: list[Columns]) -> None:
+class _Ordered(Flat):
+    def __init__(self, members: list[Flat]) -> None:
         self._members = members
         self.leaves = [leaf for member in members for leaf in member.leaves]
 
-    def _split(self, batched: BatchedValue, found: list[NDArray[Any]]) -> bool:
+    def _flatten(self, batched: BatchedValue, found: list[NDArray[Any]]) -> bool:
         if not isinstance(batched, (tuple, list)) or len(batched) != len(self._members):
             return False
         pairs = zip(self._members, batched, strict=True)
-        return all(member._split(value, found) for member, value in pairs)
+        return all(member._flatten(value, found) for member, value in pairs)
 
-    def _join(self, arrays: Iterator[NDArray[Any]]) -> BatchedValue:
-        return tuple(member._join(arrays) for member in self._members)
+    def _unflatten(self, arrays: Iterator[NDArray[Any]]) -> BatchedValue:
+        return tuple(member._unflatten(arrays) for member in self._members)

@@ -28,8 +28,8 @@ class Sample:
     steps: int
 
 
-class Lane:
-    """One split of the environments.
+class SplitState:
+    """Where sampling stands in one split of the environments.
 
     Attributes:
         number: of the split.
