@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,13 @@ import grpc
 from gymnasium import Space
 from gymnasium.vector import AutoresetMode
 
+from agent.connection import connection_to
 from farsim import spaces
-from farsim.channel import ConnectionOptions, open_channel, translate
+from farsim.channel import ConnectionOptions, translate
 from farsim.errors import ProtocolVersionError
 from farsim.protocol import PROTOCOL_VERSION, compatible
 from farsim.v1 import simulator_pb2 as pb
-from farsim.v1 import simulator_pb2_grpc, tensor_pb2
+from farsim.v1 import tensor_pb2
 
 AUTORESET_TO_PROTO = {
     AutoresetMode.NEXT_STEP: pb.AUTORESET_MODE_NEXT_STEP,
@@ -151,17 +152,26 @@ def describe(
         ProtocolVersionError: it speaks another major version of the contract.
     """
     options = ConnectionOptions.of(connection)
-    with open_channel(address, options) as channel:
-        reply = ask(channel, address, options)
+    asked = connection_to(address, options)
+    try:
+        reply = ask(asked.describe, address, options)
+    finally:
+        asked.hang_up(farewell=False)
     return [SimulatorDescription.from_proto(simulator) for simulator in reply.simulators]
 
 
-def ask(channel: grpc.Channel, address: str, options: ConnectionOptions) -> pb.DescribeReply:
-    """The description as it came, from a server of a version that this client understands."""
+def ask(
+    describe: Callable[[float], pb.DescribeReply], address: str, options: ConnectionOptions
+) -> pb.DescribeReply:
+    """The description as it came, from a server of a version that this client understands.
+
+    Args:
+        describe: what to ask, with a time limit in seconds.
+        address: of the server.
+        options: how patient to be.
+    """
     try:
-        reply = simulator_pb2_grpc.SimulatorStub(channel).Describe(
-            pb.DescribeRequest(), timeout=options.connect_seconds
-        )
+        reply = describe(options.connect_seconds)
     except grpc.RpcError as error:
         raise translate(error, address) from None
     if not compatible(reply.protocol_version):

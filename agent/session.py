@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agent.actions import write_actions
 from agent.batch import Batch, BatchedValue, IntArray
-from agent.connection import Connection
+from agent.connection import connection_to
 from agent.description import (
     AUTORESET_FROM_PROTO,
     AUTORESET_TO_PROTO,
@@ -144,9 +144,9 @@ class Session:
         if num_envs < 1:
             raise InvalidArgument(f"a session has at least one environment, not {num_envs}")
         stream = RequestStream(address, how, fleet)
-        link = Connection(address, how, fleet)
+        link = connection_to(address, how, fleet)
         try:
-            described = ask(link.channel, address, how)
+            described = ask(link.describe, address, how)
             description = _choose(described, simulator)
             request = pb.Open(
                 protocol_version=PROTOCOL_VERSION,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import time
 import weakref
 from collections import OrderedDict
@@ -12,7 +11,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from agent.connection import Connection
+from agent.connection import Connection, connection_to
 from agent.reply import Reply
 from farsim import errors
 from farsim.channel import ConnectionOptions, backoff, may_pass, translate
@@ -95,7 +94,7 @@ class RequestStream:
 
     def open(self, connection: Connection, request: pb.Open) -> pb.Opened:
         """Opens the session; ``connection`` is from then on this object's to close."""
-        connection.start()
+        connection.start(self.options.connect_seconds)
         self._attach(connection)
         body = pb.SimRequest(open=request).SerializeToString()
         sent = self.send("open", body, self.options.request_seconds)
@@ -187,8 +186,8 @@ class RequestStream:
         """Waits for the next thing that comes, or until the deadline or the silence is over."""
         limit = min(request.deadline, self._silent_at(connection))
         try:
-            item = connection.inbox.get(timeout=max(0.0, limit - time.monotonic()))
-        except queue.Empty:
+            item = connection.take(max(0.0, limit - time.monotonic()))
+        except TimeoutError:
             now = time.monotonic()
             if now >= request.deadline:
                 self._fail(self._too_late(connection, request))
@@ -303,15 +302,15 @@ class RequestStream:
         """One attempt to resume, which may come to nothing."""
         token = self._opened.session_token if self._opened is not None else ""
         resume = pb.Resume(session_token=token, protocol_version=PROTOCOL_VERSION)
-        connection = Connection(self.address, self.options, self._fleet)
-        self._attach(connection)
-        connection.start()
-        connection.put(pb.SimRequest(resume=resume).SerializeToString())
         until = time.monotonic() + seconds
+        connection = connection_to(self.address, self.options, self._fleet)
+        self._attach(connection)
+        connection.start(seconds)
+        connection.put(pb.SimRequest(resume=resume).SerializeToString())
         while self._connection is connection:
             try:
-                item = connection.inbox.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
+                item = connection.take(max(0.0, until - time.monotonic()))
+            except TimeoutError:
                 self._break(f"{self.address} did not answer within {seconds:.1f} s")
                 return
             reply = Reply(item) if isinstance(item, bytes) else None

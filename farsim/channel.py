@@ -57,6 +57,11 @@ class ConnectionOptions:
     """File whose content, without surrounding white space, is the token. It is read anew for each
     connection, so a rotated token is picked up."""
 
+    transport: str = "direct"
+    """What reads and writes the socket of a session: "direct" does it in the thread that steps;
+    "grpcio" is gRPC's own client, which is also taken where a proxy is in the way. The messages
+    are the same."""
+
     max_message_bytes: int = 64 * 1024 * 1024
     """The largest message either way. gRPC's own default of 4 MiB is less than one batch of
     images."""
@@ -111,6 +116,11 @@ class ConnectionOptions:
                 raise InvalidOption(
                     f"connection option '{option.name}' is a text, not {value!r}", option.name
                 )
+        if self.transport not in ("direct", "grpcio"):
+            raise InvalidOption(
+                f"connection option 'transport' is direct or grpcio, not {self.transport!r}",
+                "transport",
+            )
         if self.token is not None and self.token_file is not None:
             raise InvalidOption("give either 'token' or 'token_file', not both", "token")
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -147,11 +157,14 @@ class ConnectionOptions:
         """The token to send, or None.
 
         Raises:
-            InvalidOption: the file cannot be read or has no token in it.
+            InvalidOption: the file cannot be read or has no token in it, or the token cannot be
+                sent.
         """
         if self.token_file is None:
+            if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+                raise InvalidOption("connection option 'token' is printable ASCII", "token")
             return self.token
-        token = _read("token_file", self.token_file).decode(errors="replace").strip()
+        token = read_option_file("token_file", self.token_file).decode(errors="replace").strip()
         if not token.isascii() or not token.isprintable() or not token:
             raise InvalidOption(f"token_file: '{self.token_file}' holds no token", "token_file")
         return token
@@ -277,6 +290,25 @@ def backoff(first: float = 0.05, longest: float = 2.0) -> Iterator[float]:
         bound = min(2 * bound, longest)
 
 
+class CallFailed(grpc.RpcError):
+    """A call that failed without gRPC's own client having any part in it.
+
+    Args:
+        status: of the call.
+        details: what the server said, or what was in the way.
+    """
+
+    def __init__(self, status: grpc.StatusCode, details: str) -> None:
+        super().__init__(f"{status.name}: {details}")
+        self._status, self._details = status, details
+
+    def code(self) -> grpc.StatusCode:
+        return self._status
+
+    def details(self) -> str:
+        return self._details
+
+
 #: Statuses after which the same call may succeed: something on the way, not the call, was at fault.
 _PASSING = frozenset(
     {
@@ -290,7 +322,7 @@ _PASSING = frozenset(
 )
 
 #: What gRPC's details say when TLS is at fault, and when it may be: the peer just hung up.
-_TLS_FAILED = ("handshake", "certificate", "verification check")
+_TLS_FAILED = ("handshake", "certificate", "verification check", "unwrap failed")
 _HUNG_UP = ("socket closed", "connection reset")
 
 
@@ -347,16 +379,21 @@ def translate(error: grpc.RpcError, address: str) -> FarsimError:
 
 
 def _status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
-    if isinstance(error, (grpc.Call, grpc.aio.AioRpcError)):
+    if isinstance(error, (grpc.Call, grpc.aio.AioRpcError, CallFailed)):
         return error.code() or grpc.StatusCode.UNKNOWN, error.details() or "no details"
     return grpc.StatusCode.UNKNOWN, str(error) or type(error).__name__
 
 
 def _read_optional(option: str, path: str | None) -> bytes | None:
-    return None if path is None else _read(option, path)
+    return None if path is None else read_option_file(option, path)
 
 
-def _read(option: str, path: str) -> bytes:
+def read_option_file(option: str, path: str) -> bytes:
+    """What a file holds that a connection option names.
+
+    Raises:
+        InvalidOption: it cannot be read.
+    """
     try:
         return Path(path).expanduser().read_bytes()
     except OSError as error:

@@ -81,34 +81,45 @@ def listen(server: Any, address: str, options: ListenOptions) -> str:
         InvalidCertificate: the PEM files do not hold what they should.
         OSError: a certificate or key can not be read.
     """
-    check_one(address, port_zero=True)
+    check_listening(address, options)
     host, _, _ = address.rpartition(":")
     credentials = _credentials(options)
-    if credentials is None and not options.insecure and not is_loopback(address):
-        raise InsecureAddress(
-            f"{address} can be reached from other machines, and without TLS anyone on the way "
-            "could read and change what is sent: give --tls-cert and --tls-key ('farsim certs' "
-            "makes them), or --insecure if the network itself is protected",
-            address,
-        )
-    if credentials is not None and not options.token and options.tls_client_ca is None:
-        logger.warning(
-            "whoever reaches %s can use it: TLS hides what is sent but lets anyone in; "
-            "give --tls-client-ca or --token-file",
-            address,
-        )
     try:
         if credentials is None:
             port = server.add_insecure_port(address)
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise InvalidAddress(
-            f"can not listen on {address}: is the port taken, or the address not this "
-            f"machine's? ({error})",
-            address,
-        ) from error
+        raise can_not_listen(address, error) from error
     return f"{host}:{port}"
+
+
+def check_listening(address: str, options: ListenOptions) -> None:
+    """Raises InsecureAddress or InvalidAddress as ``listen`` does, before anything is opened."""
+    check_one(address, port_zero=True)
+    secure = options.tls_cert is not None and options.tls_key is not None
+    if not secure and not options.insecure and not is_loopback(address):
+        raise InsecureAddress(
+            f"{address} can be reached from other machines, and without TLS anyone on the way "
+            "could read and change what is sent: give --tls-cert and --tls-key ('farsim certs' "
+            "makes them), or --insecure if the network itself is protected",
+            address,
+        )
+    if secure and not options.token and options.tls_client_ca is None:
+        logger.warning(
+            "whoever reaches %s can use it: TLS hides what is sent but lets anyone in; "
+            "give --tls-client-ca or --token-file",
+            address,
+        )
+
+
+def can_not_listen(address: str, error: Exception) -> InvalidAddress:
+    """What to say when an address can not be bound."""
+    return InvalidAddress(
+        f"can not listen on {address}: is the port taken, or the address not this "
+        f"machine's? ({error})",
+        address,
+    )
 
 
 def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
@@ -205,8 +216,11 @@ class _Doorkeeper:
     def _lets_in(self, details: Any) -> bool:
         if details.method.startswith(f"/{health.SERVICE_NAME}/"):
             return True
-        sent = dict(details.invocation_metadata).get("authorization", "")
-        return hmac.compare_digest(str(sent).encode(), self._expected)
+        return self.accepts(str(dict(details.invocation_metadata).get("authorization", "")))
+
+    def accepts(self, authorization: str) -> bool:
+        """Whether the metadata ``authorization`` has the right token."""
+        return hmac.compare_digest(authorization.encode(), self._expected)
 
     @staticmethod
     def _refusal(handler: Any, abort: Callable[[Any, Any], Any]) -> Any:
@@ -225,7 +239,7 @@ class TokenCheck(_Doorkeeper, grpc.ServerInterceptor):
 
     @staticmethod
     def _abort(_: Any, context: grpc.ServicerContext) -> None:
-        context.abort(grpc.StatusCode.UNAUTHENTICATED, _REFUSED)
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSED)
 
 
 class AioTokenCheck(_Doorkeeper, grpc.aio.ServerInterceptor):
@@ -237,20 +251,30 @@ class AioTokenCheck(_Doorkeeper, grpc.aio.ServerInterceptor):
 
     @staticmethod
     async def _abort(_: Any, context: grpc.aio.ServicerContext) -> None:
-        await context.abort(grpc.StatusCode.UNAUTHENTICATED, _REFUSED)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSED)
 
 
-_REFUSED = "the bearer token is missing or wrong: send the one in the server's --token-file"
+#: What calls without the right token are told.
+REFUSED = "the bearer token is missing or wrong: send the one in the server's --token-file"
 
 
-def _credentials(options: ListenOptions) -> grpc.ServerCredentials | None:
+def tls_context(options: ListenOptions) -> ssl.SSLContext | None:
+    """How to greet clients that speak HTTP/2 over TLS; None for plain text.
+
+    Raises:
+        InvalidCertificate: the PEM files do not hold what they should.
+        OSError: one can not be read.
+    """
     if options.tls_cert is None or options.tls_key is None:
         return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
     try:
-        # gRPC says nothing of what is wrong with them.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key)
+        context.load_cert_chain(options.tls_cert, options.tls_key)
         if options.tls_client_ca is not None:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(options.tls_client_ca)
+            context.load_verify_locations(options.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
     except ssl.SSLError as error:
         files = f"{options.tls_cert}, {options.tls_key}"
         files += f" or {options.tls_client_ca}" if options.tls_client_ca else ""
@@ -259,6 +283,13 @@ def _credentials(options: ListenOptions) -> grpc.ServerCredentials | None:
             "key must belong to the certificate",
             str(options.tls_cert),
         ) from error
+    return context
+
+
+def _credentials(options: ListenOptions) -> grpc.ServerCredentials | None:
+    # gRPC says nothing of what is wrong with them.
+    if tls_context(options) is None or options.tls_cert is None or options.tls_key is None:
+        return None
     client_ca = options.tls_client_ca.read_bytes() if options.tls_client_ca else None
     return grpc.ssl_server_credentials(
         [(options.tls_key.read_bytes(), options.tls_cert.read_bytes())],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent import futures
@@ -14,13 +15,28 @@ from grpc_reflection.v1alpha import reflection
 
 from farsim import serving
 from farsim.protocol import SERVICE
-from farsim.serving import ListenOptions, TokenCheck, channel_options, listen, metrics_at
+from farsim.serving import (
+    ListenOptions,
+    TokenCheck,
+    channel_options,
+    check_listening,
+    listen,
+    metrics_at,
+    tls_context,
+)
 from farsim.v1 import simulator_pb2
 from simserver.attach import Attachment
 from simserver.catalogue import Entry
+from simserver.direct.front import Front
+from simserver.direct.relay import Upstream
 from simserver.limits import Limits
 from simserver.metrics import Metrics
 from simserver.service import SimulatorService
+
+logger = logging.getLogger(__name__)
+
+#: How long what has been said at the end may take to arrive.
+_FAREWELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,10 +72,11 @@ class Server:
         limits = options.limits
         self._service = SimulatorService(entries, limits, self.metrics, options.debug)
         self._health = health.HealthServicer()
+        token_check = TokenCheck(options.token) if options.token else None
         self._grpc = grpc.server(
             # A stream holds a thread as long as it lives; health and description need a few.
             futures.ThreadPoolExecutor(2 * limits.max_sessions + 8, "grpc"),
-            interceptors=(TokenCheck(options.token),) if options.token else (),
+            interceptors=(token_check,) if token_check else (),
             options=channel_options(limits.max_message_bytes),
         )
         self._grpc.add_generic_rpc_handlers((self._service.handler(),))
@@ -68,12 +85,24 @@ class Server:
         reflection.enable_server_reflection(
             (name, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
         )
-        self.address = listen(self._grpc, address, options)
+        self._front: Front | None = None
+        try:
+            upstream = Upstream(self._grpc)
+        except OSError as error:
+            logger.warning("gRPC answers all clients: %s", error)
+            self.address = listen(self._grpc, address, options)
+        else:
+            check_listening(address, options)
+            tls = tls_context(options)
+            self._front = Front(upstream, self._service, address, limits, tls, token_check)
+            self.address = self._front.address
         self._stop = threading.Event()
 
     def start(self) -> None:
         """Begins to serve, and says so to health checks."""
         self._grpc.start()
+        if self._front is not None:
+            self._front.start()
         for service in ("", SERVICE):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
@@ -84,7 +113,9 @@ class Server:
             pass
         self._health.enter_graceful_shutdown()
         self._service.drain(self._options.grace_seconds)
-        self._grpc.stop(1.0).wait()
+        self._grpc.stop(_FAREWELL_SECONDS).wait()
+        if self._front is not None:
+            self._front.close(_FAREWELL_SECONDS)
 
     def stop(self, *_: Any) -> None:
         """Tells ``run_until_stopped`` to drain and return; fit for a signal handler."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import NoReturn, Protocol
+from collections.abc import Iterable, Iterator, Mapping
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -34,86 +32,13 @@ from simserver.description import simulator_to_proto
 from simserver.limits import Limits
 from simserver.metrics import Metrics
 from simserver.session import Session
+from simserver.stream import Call, GrpcStream, Stream
 
 logger = logging.getLogger(__name__)
 
-#: A stream that has opened no session by then is ended.
-_OPEN_WITHIN_SECONDS = 60.0
 #: The exit code when a request exceeds ``Limits.max_step_seconds`` (EX_SOFTWARE).
 HUNG_EXIT_CODE = 70
-
-
-class Call(Protocol):
-    """What the service needs of a call; ``grpc.ServicerContext`` has it."""
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Calls ``callback`` when the call is over; False if it is over already."""
-
-    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
-        """Ends the call with a status, by an exception."""
-
-
-class _Stream:
-    """One call of ``Run``: what is to be sent, and how it ends."""
-
-    def __init__(self) -> None:
-        self.session: Session | None = None
-        self.begun = time.monotonic()
-        #: Whether a request has been received whose reply is not on its way yet.
-        self.working = False
-        #: When the open request being carried out began; None if none is.
-        self.opening: float | None = None
-        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._status: tuple[grpc.StatusCode, str] | None = None
-        self._ended = False
-
-    def send(self, reply: bytes) -> None:
-        self._outbox.put(reply)
-
-    def end(self, code: grpc.StatusCode | None = None, details: str = "") -> None:
-        """Ends the call after what has been sent, with OK or ``code``. Later calls do nothing."""
-        if code is not None and self._status is None:
-            self._status = (code, details)
-        self._ended = True
-        self._outbox.put(None)
-
-    def wait_for_room(self, bound: int) -> None:
-        """Blocks while ``bound`` replies wait for a client that does not read them."""
-        while self._outbox.qsize() >= bound and not self._ended:
-            time.sleep(0.01)
-
-    def messages(self, context: Call, default_heartbeat: float) -> Iterator[bytes]:
-        """What to send, until the end; sends heartbeats while a request is being carried out."""
-        while True:
-            session = self.session
-            timeout = session.heartbeat_seconds if session else default_heartbeat
-            try:
-                item = self._outbox.get(timeout=timeout)
-            except queue.Empty:
-                heartbeat = self._heartbeat()
-                if heartbeat is not None:
-                    yield heartbeat
-                elif session is None and time.monotonic() - self.begun > _OPEN_WITHIN_SECONDS:
-                    context.abort(
-                        grpc.StatusCode.DEADLINE_EXCEEDED, "no session was opened on this stream"
-                    )
-                continue
-            if item is None:
-                if self._status is not None:
-                    context.abort(*self._status)
-                return
-            yield item
-
-    def _heartbeat(self) -> bytes | None:
-        sequence, since = (1, self.opening) if self.opening is not None else (0, 0.0)
-        if self.session is not None:
-            sequence, since = self.session.busy
-        if not sequence:
-            return None
-        return pb.SimReply(
-            sequence=sequence,
-            heartbeat=pb.Heartbeat(elapsed_seconds=time.monotonic() - since),
-        ).SerializeToString()
+_SUPERSEDED = (grpc.StatusCode.ABORTED, "another stream has resumed this session")
 
 
 class SimulatorService:
@@ -135,7 +60,7 @@ class SimulatorService:
         self._sessions: dict[str, Session] = {}
         self._reserved = 0
         self._reserved_sessions = 0
-        self._streams: set[_Stream] = set()
+        self._streams: set[Stream] = set()
         self._stopped = threading.Event()
         self._draining = False
         self._description = self._describe_all()
@@ -173,58 +98,38 @@ class SimulatorService:
             requests: until the client ends its side, or a ``grpc.RpcError`` says that it is gone.
             context: the call that carries them.
         """
-        stream = _Stream()
-        if not context.add_callback(lambda: self._leave(stream)):
+        stream = GrpcStream()
+        if not context.add_callback(lambda: self.leave(stream)):
             return
-        with self._lock:
-            self._streams.add(stream)
+        self.enter(stream)
         threading.Thread(
-            target=self._read, args=(stream, requests), name="session", daemon=True
+            target=self.carry_out, args=(stream, requests), name="session", daemon=True
         ).start()
         yield from stream.messages(context, self._limits.heartbeat_seconds)
 
-    def drain(self, grace_seconds: float) -> None:
-        """Finishes the requests being carried out, tells every client, and ends all streams."""
-        self._draining = True
-        notice = pb.SimReply(draining=pb.Draining(grace_seconds=grace_seconds)).SerializeToString()
-        with self._lock:
-            streams = list(self._streams)
-        for stream in streams:
-            stream.send(notice)
-        deadline = time.monotonic() + grace_seconds
-        while any(stream.working for stream in streams) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        for stream in streams:
-            stream.end()
-        self._stopped.set()
+    def describe(self, request: pb.DescribeRequest) -> pb.DescribeReply:
+        """Answers a call of ``Describe``.
 
-    # -- calls ----------------------------------------------------------------------------
-
-    def _describe(
-        self, request: pb.DescribeRequest, context: grpc.ServicerContext
-    ) -> pb.DescribeReply:
+        Raises:
+            ProtocolVersionError: the client speaks another major version.
+        """
         if request.protocol_version and not compatible(request.protocol_version):
-            context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                _version_error(request.protocol_version).message,
-            )
+            raise _version_error(request.protocol_version)
         return self.description
 
-    def _describe_all(self) -> pb.DescribeReply:
-        return pb.DescribeReply(
-            protocol_version=PROTOCOL_VERSION,
-            server=f"farsim {__version__} (Python)",
-            simulators=[simulator_to_proto(entry) for entry in list(self._entries.values())],
-            limits=self._limits.to_proto(),
-        )
+    def enter(self, stream: Stream) -> None:
+        """A call of ``Run`` begins: it is told when the server stops, until ``leave``."""
+        with self._lock:
+            self._streams.add(stream)
 
-    def _read(self, stream: _Stream, requests: Iterator[bytes]) -> None:
-        """Carries out the requests of one stream, in this thread, as they come."""
+    def carry_out(self, stream: Stream, requests: Iterable[bytes]) -> None:
+        """Carries out the requests of one stream, in this thread, as they come, and ends it."""
         try:
             for raw in requests:
                 stream.working = True
                 reply = self._answer(stream, raw)
                 if reply is None:
+                    stream.end(*_SUPERSEDED)
                     break
                 self._metrics.moved(len(raw), len(reply))
                 closed = stream.session is not None and stream.session.closed
@@ -246,7 +151,7 @@ class SimulatorService:
         finally:
             stream.working = False
 
-    def _leave(self, stream: _Stream) -> None:
+    def leave(self, stream: Stream) -> None:
         """The call is over, whoever ended it: its session starts to run out its lease."""
         stream.end()
         with self._lock:
@@ -256,9 +161,43 @@ class SimulatorService:
                 session.stream = None
                 session.detached_at = time.monotonic()
 
+    def drain(self, grace_seconds: float) -> None:
+        """Finishes the requests being carried out, tells every client, and ends all streams."""
+        self._draining = True
+        notice = pb.SimReply(draining=pb.Draining(grace_seconds=grace_seconds)).SerializeToString()
+        with self._lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.notify(notice)
+        deadline = time.monotonic() + grace_seconds
+        while any(stream.working for stream in streams) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for stream in streams:
+            stream.end()
+        self._stopped.set()
+
+    # -- calls ----------------------------------------------------------------------------
+
+    def _describe(
+        self, request: pb.DescribeRequest, context: grpc.ServicerContext
+    ) -> pb.DescribeReply:
+        try:
+            return self.describe(request)
+        except ProtocolVersionError as error:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, error.message)
+            raise  # Not reached: to abort is to raise.
+
+    def _describe_all(self) -> pb.DescribeReply:
+        return pb.DescribeReply(
+            protocol_version=PROTOCOL_VERSION,
+            server=f"farsim {__version__} (Python)",
+            simulators=[simulator_to_proto(entry) for entry in list(self._entries.values())],
+            limits=self._limits.to_proto(),
+        )
+
     # -- requests -------------------------------------------------------------------------
 
-    def _answer(self, stream: _Stream, raw: bytes) -> bytes | None:
+    def _answer(self, stream: Stream, raw: bytes) -> bytes | None:
         session = stream.session
         if session is not None:
             return session.answer(stream, raw)
@@ -275,7 +214,7 @@ class SimulatorService:
         except FarsimError as error:
             return pb.SimReply(sequence=request.sequence, error=to_proto(error)).SerializeToString()
 
-    def _open(self, stream: _Stream, request: pb.SimRequest, raw: bytes) -> bytes | None:
+    def _open(self, stream: Stream, request: pb.SimRequest, raw: bytes) -> bytes | None:
         if request.sequence != 1:
             raise SequenceError(f"'open' has sequence number 1, not {request.sequence}", "sequence")
         if not compatible(request.open.protocol_version):
@@ -315,7 +254,7 @@ class SimulatorService:
         logger.info("opened a session of %d x %s", count, entry.name)
         return session.answer(stream, raw)
 
-    def _resume(self, stream: _Stream, request: pb.Resume) -> bytes:
+    def _resume(self, stream: Stream, request: pb.Resume) -> bytes:
         if not compatible(request.protocol_version):
             raise _version_error(request.protocol_version)
         with self._lock:
@@ -329,8 +268,8 @@ class SimulatorService:
             superseded = session.stream
             session.stream, session.detached_at = stream, None
             stream.session = session
-        if isinstance(superseded, _Stream):
-            superseded.end(grpc.StatusCode.ABORTED, "another stream has resumed this session")
+        if isinstance(superseded, Stream):
+            superseded.end(*_SUPERSEDED)
         return pb.SimReply(
             resumed=pb.Resumed(last_sequence=session.last_sequence)
         ).SerializeToString()

@@ -23,8 +23,8 @@ FORBIDDEN = {
 }
 #: Beside the standard library, all that both ends share may need.
 FARSIM_MAY_USE = {
-    *("cryptography", "google", "grpc", "grpc_health", "grpc_reflection", "gymnasium", "numpy"),
-    *("rich", "typer", "yaml"),
+    *("cryptography", "google", "grpc", "grpc_health", "grpc_reflection", "gymnasium", "hpack"),
+    *("numpy", "rich", "typer", "yaml"),
 }
 
 

@@ -111,10 +111,14 @@ def test_tls_both_ways(tmp_path: Path) -> None:
             with pytest.raises(AuthenticationFailed, match="no secure connection") as caught:
                 describe(server.address, options)
             assert "tls_ca" in str(caught.value), what
-        # Without a client certificate, or without TLS, the server just hangs up.
-        for options in ({"tls_ca": files["ca"], **name}, {}):
-            with pytest.raises(ServerUnavailable, match="if it asks for a client certificate"):
+        for transport in ("direct", "grpcio"):
+            # Without a client certificate the server says what it misses ...
+            options = {"tls_ca": files["ca"], **name, "transport": transport}
+            with pytest.raises(AuthenticationFailed, match="if it asks for a client's"):
                 describe(server.address, options)
+            # ... and without TLS it just hangs up.
+            with pytest.raises(ServerUnavailable, match="if it asks for a client certificate"):
+                describe(server.address, {"transport": transport})
 
 
 def test_nobody_there() -> None:
@@ -160,4 +164,7 @@ def test_channels_leave_no_threads(shared_server: Serving) -> None:
     before = threading.active_count()
     for _ in range(3):
         describe(shared_server.address)
+    for thread in threading.enumerate():
+        if thread.name == "farsim upkeep":  # It ends with the last connection, soon after.
+            thread.join(10)
     assert threading.active_count() == before
