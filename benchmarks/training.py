@@ -2,15 +2,19 @@
 
     python benchmarks/training.py
 
-Three trainings of the same network with the same settings, those of ``farsim train deeprm``:
+Four trainings of the same network with the same settings, those of ``farsim train deeprm``:
 
 * "RLlib": its own env runner, on a Gymnasium vector environment around the same batch simulator in
   the same process, and its own learner;
 * "farsim, RLlib's learner": ``RemoteEnvRunner`` over local server processes;
-* "farsim": the same with ``PPOLearner``.
+* "farsim": the same with ``PPOLearner``;
+* "farsim, ahead": the same with an env runner in a process of its own, which samples while the
+  learner works (``--sampling sample_ahead=true``).
 
 Iterations take turns, and all processes share the same cores; medians are shown, and of each round
-the ratio to "RLlib". CPU seconds are those of an iteration.
+the ratio to "RLlib". "Sampling" is what the learner waits for it. CPU seconds are those of an
+iteration, with those of an env runner's own process. What is sampled ahead is waited for within the
+iteration that began it, so that it costs the others nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import psutil
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from ray.rllib.algorithms.ppo import ppo
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -39,6 +44,8 @@ from simserver.episodes import Episodes
 from simserver.simulator import Batch
 
 SIMULATOR = "deeprm"
+#: How RLlib's PPO gets its samples.
+SAMPLE = ppo.synchronous_parallel_sample
 
 
 class InProcess(VectorEnv[Any, Any, Any]):
@@ -92,6 +99,7 @@ class Contender:
         name: for the table.
         algorithm: built.
         servers: process ids whose CPU time counts.
+        runners: process ids of env runners.
         sampling: seconds and CPU seconds of each iteration; ``learning`` as well.
         speeds: environment steps per second of each iteration.
         served: CPU seconds of the servers in each iteration.
@@ -100,38 +108,48 @@ class Contender:
     name: str
     algorithm: Any
     servers: Sequence[int] = ()
+    runners: Sequence[int] = ()
     sampling: list[tuple[float, float]] = field(default_factory=list)
     learning: list[tuple[float, float]] = field(default_factory=list)
     speeds: list[float] = field(default_factory=list)
     served: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        runner, learners = self.algorithm.env_runner, self.algorithm.learner_group
-        runner.sample = self._counted(_timed(runner.sample, self.sampling))
+        learners = self.algorithm.learner_group
         learners.update = _timed(learners.update, self.learning)
+        runners = self.algorithm.env_runner_group
+        if runners.num_remote_workers():
+            self.runners = runners.foreach_env_runner(
+                lambda runner: os.getpid(), local_env_runner=False
+            )
+        self._sampled = 0
 
     def iterate(self) -> None:
-        self._steps = 0
-        before, cpu = time.perf_counter(), self._cpu()
-        self.algorithm.train()
-        self.speeds.append(self._steps / (time.perf_counter() - before))
-        self.served.append(self._cpu() - cpu)
+        before, cpu = time.perf_counter(), _cpu(self.servers)
+        of_runners = _cpu(self.runners)
+        ppo.synchronous_parallel_sample = _timed(SAMPLE, self.sampling)  # type: ignore[assignment]
+        result = self.algorithm.train()
+        if self.runners:
+            self.algorithm.env_runner_group.foreach_env_runner(
+                lambda runner: runner.settle(), local_env_runner=False
+            )
+        seconds = time.perf_counter() - before
+        waited, spent = self.sampling[-1]
+        self.sampling[-1] = waited, spent + _cpu(self.runners) - of_runners
+        sampled = int(result["env_runners"]["num_env_steps_sampled_lifetime"])
+        self.speeds.append((sampled - self._sampled) / seconds)
+        self._sampled = sampled
+        self.served.append(_cpu(self.servers) - cpu)
 
     def forget(self) -> None:
         for values in (self.sampling, self.learning, self.speeds, self.served):
             values.clear()
 
-    def _counted(self, sample: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(**how: Any) -> Any:
-            episodes = sample(**how)
-            self._steps += sum(map(len, episodes))
-            return episodes
 
-        return counted
-
-    def _cpu(self) -> float:
-        served = [psutil.Process(pid).cpu_times() for pid in self.servers]
-        return sum(times.user + times.system for times in served)
+def _cpu(pids: Sequence[int]) -> float:
+    """CPU seconds of processes so far."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return sum(each.user + each.system for each in times)
 
 
 def _timed(call: Callable[..., Any], seconds: list[tuple[float, float]]) -> Callable[..., Any]:
@@ -168,6 +186,8 @@ def configurations(
     farsim = planned.config
     farsim.environment(env_config={**farsim.env_config, "splits": splits})
     slower = farsim.copy(copy_frozen=False).learners(learner_class=PPOTorchLearner)
+    ahead = farsim.copy(copy_frozen=False).env_runners(num_env_runners=1)
+    ahead.environment(env_config={**farsim.env_config, "sample_ahead": True})
     stock = slower.copy(copy_frozen=False)
     space = planned.observation_space
     register_env("in-process", lambda context: InProcess(context["num_envs"], space, 1))
@@ -176,7 +196,12 @@ def configurations(
         env_runner_cls=SingleAgentEnvRunner,
         gym_env_vectorize_mode=gym.VectorizeMode.VECTOR_ENTRY_POINT,
     )
-    return {"RLlib": stock, "farsim, RLlib's learner": slower, "farsim": farsim}
+    return {
+        "RLlib": stock,
+        "farsim, RLlib's learner": slower,
+        "farsim": farsim,
+        "farsim, ahead": ahead,
+    }
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from ray.rllib.policy.policy import PolicySpec
 
 from agent.description import Group
 from agent.models.selection import check_algorithm, module_spec, takes_mask
+from agent.training import sampling
 from agent.training.configuration import InvalidConfiguration, Setting, apply
 from agent.training.env_runner import EncodedView, TrainingEnvRunner, TrainingMultiAgentEnvRunner
 from agent.training.episode_infos import EpisodeInfos
@@ -137,6 +138,7 @@ def plan(
 
     Raises:
         InvalidConfiguration: RLlib does not take a setting, or not all of them together.
+        InvalidOption: a way to sample that several agents do not have.
         InvalidPolicies: the policies do not fit the agents.
         UnsuitableAlgorithm: the algorithm has no such actions.
         UnsupportedSpace: no network can learn from such observations or actions.
@@ -158,6 +160,8 @@ def plan(
         "connection": dict(simulators.connection),
         "action_mask_in_observation": action_mask,
     }
+    sampling.check(simulators.sampling, mapping is not None)
+    env_config |= simulators.sampling
     if simulators.envs_per_session is not None:
         env_config["envs_per_session"] = simulators.envs_per_session
     config.environment(

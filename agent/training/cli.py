@@ -186,6 +186,18 @@ def train(
             show_default=False,
         ),
     ] = None,
+    sampling_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sampling",
+            metavar="NAME=VALUE",
+            help="sample_ahead=true: while the learner works, with the weights from before that "
+            "(needs --env-runners); splits=2: some environments step while the policy acts on the "
+            "others; inference=numpy: act without PyTorch. Also a section of training files. "
+            "Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     gateway: Annotated[
         str,
         typer.Option(
@@ -261,6 +273,7 @@ def train(
     farsim train deeprm --stop-steps 500000
     farsim train deeprm --sims 10.0.0.4:50051-50054 --config examples/deeprm-ppo.yaml
     farsim train deeprm --deployment deeprm --connection resume_seconds=2
+    farsim train deeprm --env-runners 1 --sampling sample_ahead=true
     farsim train particle/simple_spread --video-every 10 --stop-return -33
     farsim train particle/simple_tag --algo PPO --policies each
     farsim train --resume runs/deeprm-20250101-120000
@@ -274,6 +287,7 @@ def train(
 
     from agent.training import checkpoint as checkpoints
     from agent.training import connection as connections
+    from agent.training import sampling as samplings
     from agent.training.policies import read_wish
     from agent.training.request import Request
     from agent.training.run import Run, new_folder
@@ -283,6 +297,8 @@ def train(
     found = checkpoints.find(resume) if resume is not None else None
     patience = option_values.parse(connection_option or ())
     connections.check(patience)
+    sampling = option_values.parse(sampling_option or ())
+    samplings.check(sampling)
     connection = connection_fields(tls_ca, tls_cert, tls_key, token_file)
     if tls_server_name:
         connection["tls_server_name"] = tls_server_name
@@ -318,6 +334,8 @@ def train(
             )
         from agent.training import live as live_training
 
+        if sampling_option and not live_runners:
+            raise typer.BadParameter("--sampling is for environments that are stepped from here")
         live_request = live_training.request_of(
             live_address, spaces, max_staleness, connection, insecure, live_runners
         )
@@ -362,6 +380,7 @@ def train(
         live=live_request,
         gateway=gateway_request,
         envs_per_session=envs_per_session,
+        sampling={**(file.sampling if file else {}), **sampling},
     )
     Run(request, Console()).carry_out()
 

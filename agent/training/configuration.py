@@ -7,6 +7,7 @@ A section is a method of RLlib's ``AlgorithmConfig``, and its keys are the metho
     policies: group
     stop: {steps: 500_000}
     connection: {resume_seconds: 5}
+    sampling: {splits: 2}
     training: {lr: 3e-4, gamma: 0.99}
     env_runners: {num_envs_per_env_runner: 64}
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import yaml
 from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from agent.training import connection
+from agent.training import connection, sampling
 from agent.training.policies import InvalidPolicies, PolicyWish, check_wish
 from farsim.errors import FarsimError, InvalidOption, UnknownOption
 from farsim.options import nearest
@@ -85,6 +86,7 @@ class TrainingFile:
         sections: RLlib's settings, by section and name.
         policies: who decides for whom, as ``map_policies`` takes it; None if the file has none.
         connection: fields of ``ConnectionOptions``, by name.
+        sampling: how env runners sample, by name.
     """
 
     algo: str = ""
@@ -93,6 +95,7 @@ class TrainingFile:
     sections: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
     policies: PolicyWish | None = None
     connection: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Loader(yaml.SafeLoader):
@@ -134,7 +137,7 @@ def _read(text: str, name: str) -> TrainingFile:
         if root is None:
             return TrainingFile()
         top = _members(loader, root, name, "a training file")
-        known = ("algo", "options", "policies", "stop", "connection", *SECTIONS)
+        known = ("algo", "options", "policies", "stop", "connection", "sampling", *SECTIONS)
         for key, (_, place) in top.items():
             if key not in known:
                 raise InvalidConfiguration(f"{place}: no section '{key}'{nearest(key, known)}", key)
@@ -153,7 +156,8 @@ def _read(text: str, name: str) -> TrainingFile:
             stop=_stop(loader, top, name),
             sections=sections,
             policies=_policies(loader, top),
-            connection=_connection(loader, top, name),
+            connection=_checked(loader, top, name, "connection", connection.check),
+            sampling=_checked(loader, top, name, "sampling", sampling.check),
         )
     finally:
         loader.dispose()
@@ -217,17 +221,22 @@ def _stop(loader: _Loader, top: Mapping[str, tuple[yaml.Node, str]], name: str) 
     return stop
 
 
-def _connection(
-    loader: _Loader, top: Mapping[str, tuple[yaml.Node, str]], name: str
+def _checked(
+    loader: _Loader,
+    top: Mapping[str, tuple[yaml.Node, str]],
+    name: str,
+    section: str,
+    check: Callable[[Mapping[str, Any]], None],
 ) -> dict[str, Any]:
-    if "connection" not in top:
+    """The plain values of a section, each of which ``check`` has let pass."""
+    if section not in top:
         return {}
-    members = _members(loader, top["connection"][0], name, "section 'connection'")
+    members = _members(loader, top[section][0], name, f"section '{section}'")
     values = {}
     for key, (node, place) in members.items():
         values[key] = loader.construct_object(node, deep=True)
         try:
-            connection.check({key: values[key]})
+            check({key: values[key]})
         except (InvalidOption, UnknownOption) as error:
             raise InvalidConfiguration(f"{place}: {error.message}", key) from error
     return values

@@ -29,6 +29,7 @@ class Simulators:
         options: the parameters that were chosen.
         connection: fields of ``ConnectionOptions``.
         envs_per_session: as at ``RemoteVectorEnv``.
+        sampling: further keys of ``RemoteEnvConfig``, as ``sampling.check`` takes them.
     """
 
     addresses: Sequence[str]
@@ -36,6 +37,7 @@ class Simulators:
     options: Mapping[str, Any] = field(default_factory=dict)
     connection: Mapping[str, Any] = field(default_factory=dict)
     envs_per_session: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

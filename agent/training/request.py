@@ -49,6 +49,7 @@ class Request:
         live: how live simulators are taken; None: environments are remote.
         gateway: how simulators may dial in; None: they may not.
         envs_per_session: as at ``RemoteVectorEnv``.
+        sampling: how env runners sample, as ``sampling.check`` takes it.
     """
 
     simulator: str
@@ -74,6 +75,7 @@ class Request:
     live: LiveRequest | None = None
     gateway: GatewayRequest | None = None
     envs_per_session: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ class Run:
                 decisions.options,
                 request.connection,
                 request.envs_per_session,
+                request.sampling,
             )
             try:
                 interface = self._look(
@@ -383,6 +384,7 @@ class Run:
             "connection": {
                 name: value for name, value in request.connection.items() if name != "token"
             },
+            "sampling": dict(request.sampling),
             "algo": self._decisions.algo,
             "settings": algorithm_plan.settings,
             "stop": self._decisions.stop.to_mapping(),

@@ -8,9 +8,10 @@ from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from agent.maddpg import MADDPGConfig
-from agent.training import configuration
+from agent.training import configuration, sampling
 from agent.training.configuration import InvalidConfiguration
 from agent.training.presets import preset
+from farsim.errors import InvalidOption
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -44,6 +45,17 @@ def test_a_training_file_says_who_decides_for_whom():
     assert config.policies_to_train == ["team"]
 
 
+def test_a_training_file_says_how_to_sample():
+    file = configuration.parse("sampling: {splits: 2, inference: numpy}\n", "good.yaml")
+    assert file.sampling == {"splits": 2, "inference": "numpy"}
+
+
+def test_several_agents_have_less_to_choose_from():
+    sampling.check({"sample_ahead": True}, several_agents=True)
+    with pytest.raises(InvalidOption, match="'splits' is for simulators with one agent"):
+        sampling.check({"splits": 2}, several_agents=True)
+
+
 def test_a_training_file_says_how_patient_connections_are():
     text = "connection: {resume_seconds: 2, request_seconds: 90.5}\n"
     file = configuration.parse(text, "good.yaml")
@@ -70,6 +82,11 @@ def test_an_empty_file_and_empty_sections_change_nothing():
             "algo: PPO\nconnection: {resume_second: 1}",
             "bad.yaml, line 2: no connection option 'resume_second'; did you mean 'resume_seconds'",
         ),
+        ("sampling: {split: 2}", "no option 'split' of sampling; did you mean 'splits'"),
+        ("sampling: {splits: 0}", "'splits' is a whole number from 1, not 0"),
+        ("sampling: {splits: true}", "'splits' is a whole number from 1, not True"),
+        ("sampling: {inference: jax}", "'inference' is torch or numpy, not 'jax'"),
+        ("sampling: {sample_ahead: 1}", "'sample_ahead' is true or false, not 1"),
         ("connection: {resume_seconds: 0}", "'resume_seconds' is a positive number, not 0"),
         ("connection: {token: secret}", "'token' cannot be set here: use --token-file"),
         ("algo: PPO\npolicies: eech", "bad.yaml, line 2: policies are .*; did you mean 'each'"),
