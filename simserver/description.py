@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from farsim import options as option_values
 from farsim import spaces, tensors
 from farsim.errors import InvalidArgument, InvalidOption
-from farsim.layout import header
+from farsim.layout import Layout, delimited, header, tensor
 from farsim.steps import Stepped, StepPlan
 from farsim.v1 import simulator_pb2 as pb
 from farsim.v1 import tensor_pb2
@@ -206,9 +207,9 @@ def _group_to_bytes(
         written = [arrays], len(arrays)
     parts, size = written
     if part.infos or part.acting is not None or part.final_rows is not None:
-        rest = _rest_to_proto(group, part).SerializeToString()
-        parts.append(rest)
-        size += len(rest)
+        rest = _rest_to_bytes(group, part)
+        parts += rest
+        size += sum(map(len, rest))
     return parts, size
 
 
@@ -228,23 +229,47 @@ def _arrays_to_proto(group: Group, part: GroupBatch, count: int, named: bool) ->
     return message
 
 
-def _rest_to_proto(group: Group, part: GroupBatch) -> pb.GroupBatch:
-    """The fields that come after the arrays."""
-    message = pb.GroupBatch()
-    message.infos.extend(_info(name, info) for name, info in part.infos.items())
+def _rest_to_bytes(group: Group, part: GroupBatch) -> list[bytes]:
+    """The fields that come after the arrays, one by one."""
+    of = pb.GroupBatch
+    fields = [_info(of.INFOS_FIELD_NUMBER, name, info) for name, info in part.infos.items()]
     if part.final_rows is not None and len(part.final_rows):
+        message = pb.GroupBatch()
         message.final_rows.index.extend(part.final_rows.tolist())
         message.final_observation.tensors.extend(
             spaces.encode(group.observation_space, part.final_observation, len(part.final_rows))
         )
-        message.final_infos.extend(_info(name, info) for name, info in part.final_infos.items())
+        fields.append(message.SerializeToString())
+        for name, info in part.final_infos.items():
+            fields.append(_info(of.FINAL_INFOS_FIELD_NUMBER, name, info))
     if part.acting is not None:
+        message = pb.GroupBatch()
         message.acting.index.extend(part.acting.tolist())
         message.acting.SetInParent()
-    return message
+        fields.append(message.SerializeToString())
+    return fields
 
 
-def _info(name: str, info: Info) -> pb.Info:
+def _info(number: int, name: str, info: Info) -> bytes:
+    """A serialised field of a ``GroupBatch``."""
+    if info.rows is None and isinstance(info.values, np.ndarray):
+        layout = _column(number, name, info.values.dtype, info.values.shape)
+        written = layout.fill([info.values])
+        if written is not None:
+            return b"".join(written)
+    message = _info_to_proto(name, info).SerializeToString()
+    return header(number, len(message)) + message
+
+
+@lru_cache(maxsize=1024)
+def _column(number: int, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Layout:
+    """An ``Info`` about all rows, which comes with every step, as a field."""
+    named = pb.Info(name=name).SerializeToString()
+    values = delimited(pb.Info.TENSOR_FIELD_NUMBER, tensor(dtype, shape))
+    return Layout(delimited(number, [named, *values]))
+
+
+def _info_to_proto(name: str, info: Info) -> pb.Info:
     message = pb.Info(name=name)
     if info.rows is not None:
         message.rows.index.extend(info.rows.tolist())

@@ -111,18 +111,22 @@ class Episodes:
                 "send a reset for them before the first step"
             )
         self.roster.mark()
+        if self._own and self.mode is not AutoresetMode.DISABLED:
+            return self._step_own(envs, actions)
         over = lost = None
         if self._lost or not self.roster.all_in_episode:
             over = self.roster.over(envs)
-            lost = np.isin(envs, list(self._lost)) if self._lost else np.zeros_like(over)
-            if self.mode is AutoresetMode.DISABLED and (over & ~lost).any():
+            if self._lost:
+                lost = np.isin(envs, list(self._lost))
+                over &= ~lost
+            if self.mode is AutoresetMode.DISABLED and over.any():
                 raise EpisodeOver(
-                    f"the episodes of environments {envs[over & ~lost].tolist()} are over: "
+                    f"the episodes of environments {envs[over].tolist()} are over: "
                     "reset them, or open the session with an autoreset mode"
                 )
         if self._own:
             return self._step_own(envs, actions)
-        if over is None or lost is None or not (self._lost or over.any()):
+        if over is None or (lost is None and not over.any()):
             batch = self._advance(envs, actions)
         else:
             batch = self._step_by_state(envs, actions, over, lost)
@@ -259,28 +263,29 @@ class Episodes:
     # -- all kinds together ---------------------------------------------------------------
 
     def _step_by_state(
-        self, envs: IntArray, actions: Sequence[BatchedValue], over: BoolArray, lost: BoolArray
+        self,
+        envs: IntArray,
+        actions: Sequence[BatchedValue],
+        over: BoolArray,
+        lost: BoolArray | None,
     ) -> Batch:
         parts = []
-        if lost.any():
+        running = np.flatnonzero(~over if lost is None else ~(over | lost))
+        if lost is not None and lost.any():
             gone = envs[lost]
             parts.append((gone, self._failed(gone, {e: self._lost.pop(e) for e in gone.tolist()})))
-        running = ~over & ~lost
-        if running.any():
+        if running.size:
             chosen = [
-                spaces.take(
-                    group.action_space,
-                    action,
-                    np.flatnonzero(np.repeat(running, len(group.agents))),
-                )
+                spaces.take(group.action_space, action, rows.of_environments(group, running))
                 for group, action in zip(self.groups, actions, strict=True)
             ]
-            parts.append((envs[running], self._advance(envs[running], chosen)))
-        next_up = over & ~lost
-        if next_up.any():
+            named = envs[running]
+            parts.append((named, self._advance(named, chosen)))
+        next_up = envs[over]
+        if next_up.size:
             parts = [(named, self._kept(named, part)) for named, part in parts]
             # A simulator that failed in the step above is made anew by this reset.
-            parts.append((envs[next_up], self._restart(envs[next_up])))
+            parts.append((next_up, self._restart(next_up)))
         return self._as_step(envs, self._join(parts))
 
     def _kept(self, envs: IntArray, batch: Batch) -> Batch:
@@ -388,8 +393,9 @@ class Episodes:
     # -- bookkeeping ----------------------------------------------------------------------
 
     def _begin(self, envs: IntArray, batch: Batch) -> None:
-        self._reset_once[envs] = True
-        self._every_reset = bool(self._reset_once.all())
+        if not self._every_reset:
+            self._reset_once[envs] = True
+            self._every_reset = bool(self._reset_once.all())
         for env in envs.tolist() if self._lost else ():
             self._lost.pop(env, None)
         self.roster.begin(envs, batch)

@@ -53,10 +53,9 @@ class LastSeen:
             self._now = part if everything else spaces.put(self._space, before, index, part)  # type: ignore[arg-type]
             return
         arrays = self._flat.flatten(observation)
-        if arrays is None or not all(
-            array.dtype == dtype and array.shape == (count, *shape)
-            for array, (dtype, shape) in zip(arrays, self._flat.leaves, strict=True)
-        ):
+        if arrays is None or [(each.dtype, each.shape) for each in arrays] != [
+            (dtype, (count, *shape)) for dtype, shape in self._flat.leaves
+        ]:
             fitting = spaces.concatenate(self._space, [(observation, count)])
             arrays = self._flat.flatten(fitting) or []
         kept = self._writable(index is None)

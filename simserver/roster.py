@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 
 import numpy as np
 
@@ -42,17 +43,14 @@ class Roster:
     @property
     def all_in_episode(self) -> bool:
         """Whether it is sure at a glance that no environment's episode is over."""
-        return any(
-            going is everyone for going, everyone in zip(self.going, self._everyone, strict=True)
-        )
+        return any(map(is_, self.going, self._everyone))
 
     def over(self, envs: IntArray) -> BoolArray:
         """Of which of ``envs`` no agent's episode goes on."""
-        over = np.ones(len(envs), np.bool_)
-        for going in self.going:
-            of_envs = going if len(envs) == len(going) else going[envs]
-            over &= ~of_envs.any(axis=1)
-        return over
+        flags = [going if len(envs) == len(going) else going[envs] for going in self.going]
+        together = flags[0] if len(flags) == 1 else np.concatenate(flags, axis=1)
+        any_of: BoolArray = together[:, 0] if together.shape[1] == 1 else np.any(together, axis=1)
+        return ~any_of
 
     def to_act(self, number: int, envs: IntArray) -> BoolArray | None:
         """Who of a group's agents in ``envs`` is to act, bool [rows]; None for everyone."""
@@ -75,7 +73,8 @@ class Roster:
 
     def begin(self, envs: IntArray, batch: Batch) -> None:
         """``batch`` is what new episodes, or loaded ones, of ``envs`` start with."""
-        self.end(envs)
+        if any(part.rows is not None for part in batch.groups):
+            self.end(envs)  # Not all agents take part from the start.
         self.note(envs, batch)
 
     def end(self, envs: IntArray) -> None:
@@ -96,25 +95,22 @@ class Roster:
             everyone = self._everyone[number]
             whole = part.rows is None and len(envs) == len(everyone)
             ended = _ended(part)
-            if whole and ended is None:
-                index, going = None, None
-                self.going[number] = everyone
+            index = None if whole else rows.of_batch(group, part, envs)
+            if part.rows is None and part.acting is None and ended is None:
+                self._everyone_goes_on(number, envs)
             else:
-                index = rows.of_batch(group, part, envs)
-                going = _going_on(group, index, ended, batch.started)
+                named = rows.of_batch(group, part, envs) if index is None else index
+                going = _going_on(group, named, ended, batch.started)
                 if whole:
                     self.going[number] = going.reshape(everyone.shape)
                 else:
                     self.going[number] = self.going[number].copy()
-                    self.going[number].reshape(-1)[index] = going
-            if part.acting is None and whole:
-                self.acting[number] = self.going[number]
-            else:
-                if index is None or going is None:
-                    index = rows.of_batch(group, part, envs)
-                    going = np.ones(len(index), np.bool_)
-                self._note_acting(number, envs, index[going], part.acting)
-            self._last[number].note(None if whole else index, part.observation)
+                    self.going[number].reshape(-1)[named] = going
+                if whole and part.acting is None:
+                    self.acting[number] = self.going[number]
+                else:
+                    self._note_acting(number, envs, named[going], part.acting)
+            self._last[number].note(index, part.observation)
 
     def last_rows(self, envs: IntArray) -> list[tuple[IntArray, BatchedValue]]:
         """For each group the rows that a fault of ``envs`` has, and what they saw last.
@@ -129,6 +125,21 @@ class Roster:
             index = rows.of_environments(group, envs)[concerned.reshape(-1)]
             found.append((index, self._last[number].take(index)))
         return found
+
+    def _everyone_goes_on(self, number: int, envs: IntArray) -> None:
+        """All of a group's agents in ``envs`` are in an episode, and are to act."""
+        everyone = self._everyone[number]
+
+        def joined(flags: BoolArray) -> BoolArray:
+            if len(envs) == len(everyone):
+                return everyone
+            flags = flags.copy()
+            flags[envs] = True
+            return everyone if flags.all() else flags
+
+        acting_too = self.acting[number] is self.going[number]
+        self.going[number] = joined(self.going[number])
+        self.acting[number] = self.going[number] if acting_too else joined(self.acting[number])
 
     def _note_acting(
         self, number: int, envs: IntArray, going: IntArray, acting: IntArray | None
@@ -171,7 +182,8 @@ def _going_on(
     going = ~ended
     if started is not None and len(started):
         # A simulator with its own autoreset has begun the next episode already.
-        begun = np.zeros(int(index[-1]) // len(group.agents) + 1, np.bool_)
+        environments = index if len(group.agents) == 1 else index // len(group.agents)
+        begun = np.zeros(int(environments[-1]) + 1, np.bool_)
         begun[started[started < len(begun)]] = True
-        going |= begun[index // len(group.agents)]
+        going |= begun[environments]
     return going

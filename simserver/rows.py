@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,8 +26,7 @@ def of_batch(group: Group, batch: GroupBatch, envs: IntArray) -> IntArray:
 
 def copied(group: Group, batch: GroupBatch, count: int) -> GroupBatch:
     """``batch``, of ``count`` rows, to keep while its simulator goes on, which may reuse arrays."""
-    return replace(
-        batch,
+    return GroupBatch(
         observation=spaces.concatenate(group.observation_space, [(batch.observation, count)]),
         reward=None if batch.reward is None else np.array(batch.reward),
         terminated=None if batch.terminated is None else np.array(batch.terminated),
@@ -39,6 +38,11 @@ def copied(group: Group, batch: GroupBatch, count: int) -> GroupBatch:
             else info
             for name, info in batch.infos.items()
         },
+        rows=batch.rows,
+        final_rows=batch.final_rows,
+        final_observation=batch.final_observation,
+        final_infos=batch.final_infos,
+        acting=batch.acting,
     )
 
 
@@ -78,9 +82,8 @@ def merge(group: Group, parts: Sequence[GroupBatch]) -> GroupBatch:
     Every part has ``rows``. A part without rewards counts as rows that have just started:
     reward 0, neither terminated nor truncated.
     """
-    rows = np.concatenate([_rows(part) for part in parts])
-    order = np.argsort(rows, kind="stable")
-    places = _places(parts, order)
+    rows = np.sort(np.concatenate([_rows(part) for part in parts]))
+    places = [np.searchsorted(rows, _rows(part)) for part in parts]
     total = len(rows)
     reward = np.zeros(total)
     terminated, truncated = np.zeros(total, np.bool_), np.zeros(total, np.bool_)
@@ -91,16 +94,19 @@ def merge(group: Group, parts: Sequence[GroupBatch]) -> GroupBatch:
             terminated[place] = part.terminated
         if part.truncated is not None:
             truncated[place] = part.truncated
-    masks = zip(*(part.action_masks for part in parts), strict=True)
+    masks = tuple(np.empty((total, *mask.shape[1:]), np.bool_) for mask in parts[0].action_masks)
+    for part, place in zip(parts, places, strict=True):
+        for mask, some in zip(masks, part.action_masks, strict=True):
+            mask[place] = some
     observations = [(part.observation, place) for part, place in zip(parts, places, strict=True)]
     return GroupBatch(
         observation=spaces.scatter(group.observation_space, observations, total),
         reward=reward,
         terminated=terminated,
         truncated=truncated,
-        action_masks=tuple(np.concatenate(leaf)[order] for leaf in masks),
-        infos=_merge_infos(parts, places),
-        rows=rows[order],
+        action_masks=masks,
+        infos=_merge_infos([part.infos for part in parts], places, total),
+        rows=rows,
         acting=_merge_acting(parts),
     )
 
@@ -112,7 +118,8 @@ def replace_ended(
 
     Args:
         group: whose.
-        before: the step, with a row for every agent.
+        before: the step, with a row for every agent; it is changed, arrays of infos and masks
+            included.
         start: what follows where rows have ended, in the same order.
         at: the positions of the rows that have ended.
         final_rows: these rows.
@@ -125,24 +132,51 @@ def replace_ended(
         start.action_masks
     ):
         return None
-    space, count = group.observation_space, len(before.reward) if before.reward is not None else 0
-    infos = before.infos
-    if before.infos or start.infos:
-        going_on = np.setdiff1d(np.arange(count), at)
-        kept = replace(start, infos=select_infos(before.infos, going_on, count))
-        infos = _merge_infos([kept, start], [going_on, at])
-    masks = []
+    space = group.observation_space
+    before.final_rows = final_rows
+    before.final_observation = spaces.take(space, before.observation, at)
+    before.observation = spaces.put(space, before.observation, at, start.observation)
     for mask, new in zip(before.action_masks, start.action_masks, strict=True):
-        masks.append(np.array(mask))
-        masks[-1][at] = new
-    return replace(
-        before,
-        observation=spaces.put(space, before.observation, at, start.observation),
-        action_masks=tuple(masks),
-        infos=infos,
-        final_rows=final_rows,
-        final_observation=spaces.take(space, before.observation, at),
-        final_infos=select_infos(before.infos, at, count),
+        mask[at] = new
+    if before.infos or start.infos:
+        _replace_infos(before, start, at)
+    return before
+
+
+def _replace_infos(before: GroupBatch, start: GroupBatch, at: IntArray) -> None:
+    """The infos' side of ``replace_ended``."""
+    rest, fresh = {}, dict(start.infos)
+    infos, final = {}, {}
+    for name, info in before.infos.items():
+        new = fresh.get(name)
+        whole = new is not None and info.rows is None and new.rows is None
+        if new is not None and whole and _are_alike([info, new]):
+            # By far the most common: something that is said of every row in every step.
+            final[name] = Info(_pick(info.values, at))
+            info.values[at] = new.values  # type: ignore[index]
+            infos[name] = info
+            del fresh[name]
+        elif new is None and info.rows is not None and np.array_equal(info.rows, at):
+            final[name] = Info(info.values)
+        else:
+            rest[name] = info
+    if rest or fresh:
+        count = len(before.reward) if before.reward is not None else 0
+        going_on = np.setdiff1d(np.arange(count), at)
+        kept = select_infos(rest, going_on, count)
+        infos |= _merge_infos((kept, fresh), (going_on, at), count)
+        final |= select_infos(rest, at, count)
+    before.infos, before.final_infos = infos, final
+
+
+def _are_alike(infos: Sequence[Info]) -> bool:
+    """Whether all are arrays with rows of the same dtype and shape."""
+    first = infos[0].values
+    return isinstance(first, np.ndarray) and all(
+        isinstance(info.values, np.ndarray)
+        and info.values.dtype == first.dtype
+        and info.values.shape[1:] == first.shape[1:]
+        for info in infos
     )
 
 
@@ -192,24 +226,25 @@ def _merge_acting(parts: Sequence[GroupBatch]) -> IntArray | None:
     return np.sort(np.concatenate([acting(part, _rows(part)) for part in parts]))
 
 
-def _places(parts: Sequence[GroupBatch], order: IntArray) -> list[IntArray]:
-    """For each part the places that its rows have in the order of all rows."""
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    ends = np.cumsum([len(_rows(part)) for part in parts]).tolist()
-    return [place[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _merge_infos(parts: Sequence[GroupBatch], places: Sequence[IntArray]) -> dict[str, Info]:
+def _merge_infos(
+    parts: Sequence[Mapping[str, Info]], places: Sequence[IntArray], total: int
+) -> dict[str, Info]:
     pieces: dict[str, list[tuple[IntArray, Info]]] = {}
-    for part, place in zip(parts, places, strict=True):
-        for name, info in part.infos.items():
+    for infos, place in zip(parts, places, strict=True):
+        for name, info in infos.items():
             positions = place if info.rows is None else place[info.rows]
             pieces.setdefault(name, []).append((positions, info))
-    return {name: _join(piece) for name, piece in pieces.items()}
+    return {name: _join(piece, total) for name, piece in pieces.items()}
 
 
-def _join(pieces: list[tuple[IntArray, Info]]) -> Info:
+def _join(pieces: list[tuple[IntArray, Info]], total: int) -> Info:
+    """One info of the rows of several, each with their positions among ``total``."""
+    if sum(len(place) for place, _ in pieces) == total and _are_alike([i for _, i in pieces]):
+        first: np.ndarray = pieces[0][1].values  # type: ignore[assignment]
+        whole = np.empty((total, *first.shape[1:]), first.dtype)
+        for place, info in pieces:
+            whole[place] = info.values
+        return Info(whole)
     positions = np.concatenate([position for position, _ in pieces])
     order = np.argsort(positions, kind="stable")
     values: np.ndarray | list[str]

@@ -15,11 +15,11 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils import metrics as names
 from ray.rllib.utils.annotations import override
 
+from agent.env_config import RemoteEnvConfig
 from agent.env_runner import (
     EPISODES_CUT_BY_FAULT,
     FAULTS,
     MAX_FAULTS_IN_A_ROW,
-    RemoteEnvConfig,
     seeds_of,
     tell_created,
 )
@@ -29,6 +29,7 @@ from agent.multi_agent.dict_env import RemoteDictEnv
 from agent.multi_agent.recorder import Now, Recorder, policy_of
 from agent.multi_agent.tally import StepCounts, Tally
 from agent.remote_multi_agent_vector_env import MultiAgentStep, RemoteMultiAgentVectorEnv
+from agent.sampling.ahead import SamplesAhead
 from agent.sampling.columns import BoolArray
 from farsim import spaces as farsim_spaces
 from farsim.channel import ConnectionOptions
@@ -54,7 +55,7 @@ class View:
         return action
 
 
-class RemoteMultiAgentEnvRunner(MultiAgentEnvRunner):
+class RemoteMultiAgentEnvRunner(SamplesAhead, MultiAgentEnvRunner):
     """Samples from simulators with several agents on other machines, for RLlib's algorithms.
 
     Set it with ``config.env_runners(env_runner_cls=RemoteMultiAgentEnvRunner)``; ``env_config`` is
@@ -87,6 +88,7 @@ class RemoteMultiAgentEnvRunner(MultiAgentEnvRunner):
         if self.env is not None:
             self.env.close()
         config = RemoteEnvConfig.of(self.config.env_config or {})
+        self.may_sample_ahead(config.sample_ahead)
         own, spare = config.places(
             self.worker_index or 0, self.num_workers or 0, self.config.in_evaluation
         )
@@ -198,7 +200,10 @@ class RemoteMultiAgentEnvRunner(MultiAgentEnvRunner):
         with self.metrics.log_time(names.ENV_RESET_TIMER):
             step = remote.reset(seed=seeds_of(self, self._resets))
         self._recorder = Recorder(
-            [group.agents for group in remote.groups], self.num_envs, self._spaces
+            [group.agents for group in remote.groups],
+            self.num_envs,
+            self._spaces,
+            self.config.episode_lookback_horizon,
         )
         groups = [
             ActingGroup(view.action_space, view.decode, self.num_envs * len(group.agents))
@@ -330,7 +335,7 @@ class RemoteMultiAgentEnvRunner(MultiAgentEnvRunner):
             id_=like.id_ if like is not None else None,
             observation_space=self.env.single_observation_spaces,
             action_space=self.env.single_action_spaces,
-            agent_to_module_mapping_fn=self.config.policy_mapping_fn,  # type: ignore[arg-type]
+            agent_to_module_mapping_fn=self.config.policy_mapping_fn,
         )
         if like is not None:
             episode._agent_to_module_mapping = like._agent_to_module_mapping
@@ -404,4 +409,6 @@ class RemoteMultiAgentEnvRunner(MultiAgentEnvRunner):
                 self.metrics.log_value(key, value, reduce="mean", window=window)
             self._log_episode_metrics(**episode)
         self._finished.clear()
-        return self.metrics.reduce()
+        metrics = self.metrics.reduce()
+        self.sample_next()
+        return metrics

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import Space
 from numpy.typing import NDArray
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.env.single_agent_episode import _REWARDS_BOX_SPACE, SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from agent.sampling.columns import BoolArray, Column, IntArray, chosen, joined
@@ -67,6 +67,10 @@ class _Transitions:
             self.times[which],
         )
 
+    def since(self, time: int) -> _Transitions:
+        """Those at ``time`` and later."""
+        return self._part(slice(len(self.times) - sum(t >= time for t in self.times), None))
+
     def followed_by(self, other: _Transitions) -> _Transitions:
         return _Transitions(
             joined(self.observation, other.observation),
@@ -93,6 +97,9 @@ class _Record:
     handed_out: IntArray = field(init=False)
     #: The last action before a cut, if its consequence was not known then.
     open: dict[int, _Transitions] = field(default_factory=dict)
+    #: The last ones of the running episode that earlier cuts have handed out, by row, for the next
+    #: chunk to look back to; their times are negative, counted from the cut.
+    past: dict[int, _Transitions] = field(default_factory=dict)
     ended: dict[int, _End] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,6 +119,8 @@ class Recorder:
         agents: the agents' names, by group.
         num_envs: how many environments.
         spaces: observation and action space by agent, as the policies see them.
+        horizon: how many steps of the chunk before a chunk looks back to, as RLlib's
+            ``episode_lookback_horizon``.
     """
 
     def __init__(
@@ -119,9 +128,11 @@ class Recorder:
         agents: Sequence[Sequence[str]],
         num_envs: int,
         spaces: Mapping[str, tuple[Space[Any], Space[Any]]],
+        horizon: int = 0,
     ) -> None:
         self._records = [_Record(names, num_envs * len(names)) for names in agents]
         self._spaces = spaces
+        self._horizon = horizon
         #: Steps since the last cut.
         self.time = 0
         #: Since when, on that clock, what is recorded of an environment is not handed out.
@@ -196,8 +207,9 @@ class Recorder:
         for record in self._records:
             agents = len(record.agents)
             record.handed_out[env * agents : (env + 1) * agents] = 0
-            for row in range(env * agents, (env + 1) * agents) if record.open else ():
+            for row in range(env * agents, (env + 1) * agents):
                 record.open.pop(row, None)
+                record.past.pop(row, None)
 
     # -- handing out ----------------------------------------------------------------------
 
@@ -246,6 +258,7 @@ class Recorder:
     ) -> None:
         policy = policy_of(episode, agent)
         end = record.ended.pop(row, None)
+        past = record.past.pop(row, None)
         done = self._transitions(record, row, policy, span)
         if done is None:
             return
@@ -259,18 +272,20 @@ class Recorder:
             record.open[row].times = [-1]
             if not done.times:
                 return
-        count = len(done.times)
+        times, back = [*done.times, at], 0
         started = int(record.handed_out[row])
-        record.handed_out[row] += count
-        infos: list[Mapping[str, Any]] = [{}] * count + [dict(info)]
+        record.handed_out[row] += len(done.times)
+        if past is not None and past.extras.keys() == done.extras.keys():
+            done, back = past.followed_by(done), len(past.times)
+        infos: list[Mapping[str, Any]] = [{}] * len(done.times) + [dict(info)]
         part = SingleAgentEpisode(
             id_=f"{episode.id_}_{agent}",
-            observations=InfiniteLookbackBuffer(joined(done.observation, last)),
-            actions=InfiniteLookbackBuffer(done.action),
-            rewards=InfiniteLookbackBuffer(done.reward),
-            infos=InfiniteLookbackBuffer(infos),
+            observations=InfiniteLookbackBuffer(joined(done.observation, last), back),
+            actions=InfiniteLookbackBuffer(done.action, back),
+            rewards=InfiniteLookbackBuffer(done.reward, back, _REWARDS_BOX_SPACE),
+            infos=InfiniteLookbackBuffer(infos, back),
             extra_model_outputs={
-                name: InfiniteLookbackBuffer(values) for name, values in done.extras.items()
+                name: InfiniteLookbackBuffer(values, back) for name, values in done.extras.items()
             },
             terminated=end is not None and end.terminated,
             truncated=end is not None and not end.terminated,
@@ -283,9 +298,15 @@ class Recorder:
         part.observation_space, part.action_space = self._spaces[agent]
         episode.agent_episodes[agent] = part
         episode.agent_t_started[agent] = started
+        before = min(self._horizon, episode.env_t_started)
+        tags = _clock(done.times[:back], (-before, -1), started - back) if before else []
         episode.env_t_to_agent_t[agent] = InfiniteLookbackBuffer(
-            _clock([*done.times, at], span, started)
+            tags + _clock(times, span, started), before
         )
+        if self._horizon and end is None:
+            recent = done.since(span[1] - self._horizon)
+            recent.times = [time - span[1] for time in recent.times]
+            record.past[row] = recent
 
     def _transitions(
         self, record: _Record, row: int, policy: str, span: tuple[int, int]

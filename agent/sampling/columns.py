@@ -60,6 +60,8 @@ class Column:
                     np.result_type(column, leaf)
                 )
                 self._dtypes[number] = (time, leaf.dtype)
+            elif time < self._dtypes[number][0]:
+                self._dtypes[number] = (time, leaf.dtype)  # The clock has been set back.
             if rows is None:
                 column[time] = leaf
             else:
@@ -67,14 +69,21 @@ class Column:
 
     def take(self, times: IntArray, row: int) -> Any:
         """A copy of what one row had at ``times``: [times, ...]."""
-        return self._nested([leaf[times, row] for leaf in self._leaves])
+        parts = []
+        for leaf, (since, dtype) in zip(self._leaves, self._dtypes, strict=True):
+            part = leaf[times, row]
+            is_settled = len(times) and times[0] >= since
+            parts.append(part.astype(dtype, copy=False) if is_settled else part)
+        return self._nested(parts)
 
     def part(self, times: slice, row: int) -> Any:
         """As ``take``, of consecutive times."""
         parts = []
         for leaf, (since, dtype) in zip(self._leaves, self._dtypes, strict=True):
-            part = leaf[times, row]
-            parts.append(part.astype(dtype) if times.start >= since else part.copy())
+            part = leaf[times, row].astype(dtype if times.start >= since else leaf.dtype)
+            if self._nest is None:
+                return part
+            parts.append(part)
         return self._nested(parts)
 
     def at(self, time: int, row: int) -> Any:

@@ -218,9 +218,10 @@ class _Seen:
     def __init__(self, space: gym.Space[Any], num_envs: int) -> None:
         self._space = space
         self._num_envs = num_envs
-        self._shape, self._dtype = space.shape, space.dtype
         is_array = isinstance(space, (Box, MultiBinary, MultiDiscrete))
         self._block = np.zeros((num_envs, *(space.shape or ())), space.dtype) if is_array else None
+        #: Of the observations that go into the block as they are.
+        self._shape, self._dtype = space.shape if is_array else None, space.dtype
         self._single: list[Any] = [None] * num_envs
 
     def note(self, env: int, observation: Any) -> None:
@@ -231,18 +232,17 @@ class _Seen:
         Raises:
             InvalidTensor: it has another, and so fails alone.
         """
-        if (
-            self._block is None
-            or not isinstance(observation, np.ndarray)
-            or observation.shape != self._shape
-            or observation.dtype != self._dtype
+        if not (
+            type(observation) is np.ndarray
+            and observation.shape == self._shape
+            and observation.dtype == self._dtype
         ):
             batched = spaces.batch(self._space, [observation])
-            observation = observation if self._block is None else batched[0]
-        if self._block is None:
-            self._single[env] = observation
-        else:
-            self._block[env] = observation
+            if self._block is None:
+                self._single[env] = observation
+                return
+            observation = batched[0]
+        self._block[env] = observation  # type: ignore[index]
 
     def batch(self, envs: IntArray) -> BatchedValue:
         """What ``envs`` showed last."""

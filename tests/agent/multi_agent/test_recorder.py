@@ -39,9 +39,9 @@ class Story:
 class World:
     """Random turns, ends and faults in some environments, recorded and told."""
 
-    def __init__(self, num_envs: int, random: np.random.Generator) -> None:
+    def __init__(self, num_envs: int, random: np.random.Generator, horizon: int) -> None:
         self.num_envs, self.random = num_envs, random
-        self.recorder = Recorder(AGENTS, num_envs, SPACES)
+        self.recorder = Recorder(AGENTS, num_envs, SPACES, horizon)
         self.counter = 0
         self.alive = [np.ones((num_envs, len(names)), bool) for names in AGENTS]
         self.see()
@@ -163,9 +163,9 @@ class World:
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 40))
-def test_chunks_put_together_are_what_every_agent_lived_through(seed, num_envs, steps):
-    world = World(num_envs, np.random.default_rng(seed))
+@given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 40), st.integers(0, 3))
+def test_chunks_put_together_are_what_every_agent_lived_through(seed, num_envs, steps, horizon):
+    world = World(num_envs, np.random.default_rng(seed), horizon)
     for _ in range(steps):
         world.step()
         if world.random.random() < 0.2:
@@ -183,6 +183,12 @@ def test_chunks_put_together_are_what_every_agent_lived_through(seed, num_envs, 
         actions, rewards, observations = [], [], []
         for chunk, part in parts:
             assert part.t_started == len(actions)
+            back = part.observations.lookback
+            assert back <= min(horizon, len(actions))
+            past = slice(len(actions) - back, len(actions))
+            assert part.observations.data[:back, 0].tolist() == story.observations[past]
+            assert part.actions.data[:back].tolist() == actions[past]
+            assert part.rewards.data[:back].tolist() == rewards[past]
             actions += part.get_actions().tolist()
             rewards += part.get_rewards().tolist()
             seen = part.get_observations()[:, 0].tolist()
@@ -191,7 +197,11 @@ def test_chunks_put_together_are_what_every_agent_lived_through(seed, num_envs, 
             )
             assert not observations or observations[-1] == seen[0]
             observations = observations[:-1] + seen
-            clock = chunk.env_t_to_agent_t[agent].data
+            tags = chunk.env_t_to_agent_t[agent]
+            assert tags.lookback == min(horizon, chunk.env_t_started)
+            looked = [tag for tag in tags.data[: tags.lookback] if tag != "S"]
+            assert looked == list(range(part.t_started - back, part.t_started))
+            clock = tags.data[tags.lookback :]
             assert len(clock) == chunk.env_t - chunk.env_t_started + 1
             stamps = [t for t in clock if t != "S"]
             assert stamps == list(range(part.t + 1))[-len(stamps) :]

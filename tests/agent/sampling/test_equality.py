@@ -16,9 +16,12 @@ from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.connectors.env_to_module import FlattenObservations, MeanStdFilter
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.examples.rl_modules.classes.action_masking_rlm import ActionMaskingTorchRLModule
 
 from agent.env_runner import RemoteEnvRunner
+from agent.models.masked import MaskedModule
 from tests.servers import Serving, serving
 
 CARTPOLE = "gymnasium/CartPole-v1"
@@ -26,6 +29,7 @@ PENDULUM = "gymnasium/Pendulum-v1"
 DISCRETE = "gymnasium/Taxi-v3"
 MIXED = "tests.simulators.envs:Mixed"
 MASKED = "tests.simulators.envs:Masked"
+DEEPRM = "deeprm"
 SMALL = {"fcnet_hiddens": [8]}
 
 #: What differs from run to run, whoever makes the episodes.
@@ -41,7 +45,7 @@ class Stock(RemoteEnvRunner):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Serving]:
-    with serving(CARTPOLE, PENDULUM, DISCRETE, MIXED, MASKED) as server:
+    with serving(CARTPOLE, PENDULUM, DISCRETE, MIXED, MASKED, DEEPRM) as server:
         yield server
 
 
@@ -54,12 +58,17 @@ def config_of(kind: type[AlgorithmConfig], server: Serving, simulator: str, **mo
     }
     env_config |= more.pop("env_config", {})
     model = more.pop("model", SMALL)
+    module = more.pop("module", None)
+    network: dict[str, Any] = {"model_config": model}
+    if module is not None:
+        spec = RLModuleSpec(module_class=module, model_config=model)
+        network = {"rl_module_spec": spec}
     settings = {"num_envs_per_env_runner": 5, "rollout_fragment_length": 30, "num_env_runners": 0}
     return (
         kind()
         .environment("farsim", env_config=env_config, disable_env_checking=True)
         .env_runners(**{**settings, **more})
-        .rl_module(model_config=model)
+        .rl_module(**network)
         .debugging(seed=3)
     )
 
@@ -143,6 +152,14 @@ LSTM = {**SMALL, "use_lstm": True, "lstm_cell_size": 6, "max_seq_len": 5}
 NORMALIZED = {"env_to_module_connector": normalized}
 FLAT = {"env_to_module_connector": flat}
 BOTH = {"env_to_module_connector": flat_normalized}
+JOBS = {"simu_len": 8, "num_nw": 3, "end": "no_new_job", "action_limit": 14}
+
+
+def masked(module: type) -> dict[str, Any]:
+    return {
+        "env_config": {"options": JOBS, "action_mask_in_observation": True},
+        "module": module,
+    }
 
 
 @pytest.mark.parametrize(
@@ -163,6 +180,11 @@ BOTH = {"env_to_module_connector": flat_normalized}
         pytest.param(
             PPOConfig, CARTPOLE, STEPS, {"episode_lookback_horizon": 0}, id="ppo-no-lookback"
         ),
+        pytest.param(PPOConfig, DEEPRM, WHOLE, masked(MaskedModule), id="ppo-masks"),
+        pytest.param(
+            PPOConfig, DEEPRM, WHOLE, masked(ActionMaskingTorchRLModule), id="ppo-masks-of-rllib"
+        ),
+        pytest.param(IMPALAConfig, DEEPRM, STEPS, masked(MaskedModule), id="impala-masks"),
         pytest.param(IMPALAConfig, CARTPOLE, STEPS, {}, id="impala"),
         pytest.param(APPOConfig, CARTPOLE, STEPS, {}, id="appo"),
         pytest.param(SACConfig, PENDULUM, APART, {}, id="sac"),
