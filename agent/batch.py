@@ -61,7 +61,8 @@ class GroupBatch:
         final_rows: int64; with ``SAME_STEP`` the rows whose episode ended.
         final_observation: their last observations; None if there are none.
         final_infos: their last infos, whose ``rows`` are positions in ``final_rows``.
-        acting: int64, those of ``rows`` that are to act in the next step of their environment.
+        acting: int64, those of ``rows`` that are to act in the next step of their environment;
+            this very array ``rows`` only where everyone's episode goes on.
     """
 
     rows: IntArray
@@ -125,7 +126,7 @@ class Batch:
             raise ProtocolError(f"a reply about {len(batch.groups)} of {len(groups)} groups")
         if batch.HasField("environments") and batch.environments.index != environments.tolist():
             raise ProtocolError("a reply about other environments than the request")
-        started = np.array(batch.started.index, np.int64)
+        started = _index(batch.started)
         decoded = [
             _group(message, group, environments, started)
             for message, group in zip(batch.groups, groups, strict=True)
@@ -180,11 +181,12 @@ class Batch:
         faults, options = {}, {}
         if message is not None:
             faults = {each.environment: errors.from_proto(each.error) for each in message.faults}
-            options = {
-                name: _decode(parameters[name].space, value, len(started))
-                for name, value in message.episode_options.values.items()
-                if name in parameters
-            }
+            if message.HasField("episode_options"):
+                options = {
+                    name: _decode(parameters[name].space, value, len(started))
+                    for name, value in message.episode_options.values.items()
+                    if name in parameters
+                }
         return cls(environments, tuple(groups), faults, started, options)
 
 
@@ -264,7 +266,7 @@ def _group(
     message: pb.GroupBatch, group: Group, environments: IntArray, started: IntArray
 ) -> GroupBatch:
     every = rows_of(environments, len(group.agents))
-    rows = np.array(message.rows.index, np.int64) if message.HasField("rows") else every
+    rows = _index(message.rows) if message.HasField("rows") else every
     count = len(rows)
     if message.HasField("rows"):
         _check_rows(rows, every, f"rows of group '{group.name}'")
@@ -318,12 +320,16 @@ def _who_acts(
     ended = terminated | truncated
     if not np.count_nonzero(ended):
         return rows
-    environments = rows if len(group.agents) == 1 else rows // len(group.agents)
-    return rows[going_on(environments, ended, started)]
+    if len(group.agents) == 1:
+        if rows[ended].tobytes() == started.tobytes():
+            return rows
+        return rows[going_on(rows, ended, started)]
+    return rows[going_on(rows // len(group.agents), ended, started)]
 
 
 def _index(rows: tensor_pb2.Rows) -> IntArray:
-    return np.array(rows.index, np.int64)
+    # By way of a list: NumPy asks protobuf's sequence for one element after the other.
+    return np.array(rows.index[:], np.int64)
 
 
 def rows_of(environments: IntArray, agents: int) -> IntArray:
@@ -354,11 +360,11 @@ def _check_rows(rows: IntArray, among: IntArray, what: str) -> None:
     """Raises unless ``rows`` are increasing and some of ``among``, which are increasing too."""
     if not len(rows):
         return
-    increasing = not (rows[1:] <= rows[:-1]).any()
+    increasing = not np.count_nonzero(rows[1:] <= rows[:-1])
     if not increasing or not len(among) or rows[0] < among[0] or rows[-1] > among[-1]:
         known = False
     else:
-        known = bool((among[np.searchsorted(among, rows)] == rows).all())
+        known = not np.count_nonzero(among[among.searchsorted(rows)] != rows)
     if not known:
         raise ProtocolError(f"{what}: {rows.tolist()} are not increasing, or nobody asked for them")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,14 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
+from agent.env_config import RemoteEnvConfig
 from agent.remote_vector_env import RemoteVectorEnv
+from agent.sampling.ahead import SamplesAhead
+from agent.sampling.episode_metrics import EpisodeMetrics
 from agent.sampling.observing import obstacle
 from agent.sampling.sampler import Sampler, is_used
-from farsim import addresses as address_lists
 from farsim.channel import ConnectionOptions
-from farsim.errors import InvalidOption, SimulatorFault, UnknownOption, Unsupported
-from farsim.options import nearest
+from farsim.errors import SimulatorFault, Unsupported
 
 logger = logging.getLogger(__name__)
 
@@ -33,105 +33,11 @@ logger = logging.getLogger(__name__)
 FAULTS = "faults"
 EPISODES_CUT_BY_FAULT = "episodes_cut_by_fault"
 
-_CHOICES = {
-    "autoreset_mode": ("", AutoresetMode.SAME_STEP.value, AutoresetMode.NEXT_STEP.value),
-    "inference": ("torch", "numpy"),
-}
-
 #: An environment that fails so often without one good step in between is broken, not unlucky.
 MAX_FAULTS_IN_A_ROW = 10
 
 
-@dataclass(frozen=True)
-class RemoteEnvConfig:
-    """RLlib's ``env_config`` for ``RemoteEnvRunner``; a plain dict with these keys.
-
-    Attributes:
-        addresses: ``host:port``, ``host:first-last``, or a list of them. Runner i of n takes
-            addresses i, i + n, ...; runners share where there are fewer.
-        simulator: a name on offer there; may be empty if there is just one.
-        options: values of the simulator's parameters.
-        evaluation_addresses: for evaluation runners; empty: they use ``addresses``.
-        fallback_addresses: servers that are used only when others are gone.
-        connection: fields of ``ConnectionOptions``.
-        action_mask_in_observation: as at ``RemoteVectorEnv``.
-        render_mode: "rgb_array" if callbacks render.
-        envs_per_session: for a fleet that grows and shrinks; as at ``RemoteVectorEnv``. Every
-            runner then uses all ``addresses``.
-        splits: in how many parts a runner's environments are stepped, one on its way while the
-            policy acts on another. Each costs a forward pass and a message, which pays where the
-            network or the simulators are slow.
-        inference: "torch", or "numpy" for dense networks on a CPU, which act in a fraction of the
-            time where environments are few; see ``NumpyForward``.
-        autoreset_mode: "SameStep", in which no step is lost to resets, or "NextStep", as RLlib's
-            own loop needs it; "": the first where simulators offer it and nothing needs the second.
-    """
-
-    addresses: str | Sequence[str]
-    simulator: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    evaluation_addresses: str | Sequence[str] = ()
-    fallback_addresses: str | Sequence[str] = ()
-    connection: Mapping[str, Any] = field(default_factory=dict)
-    action_mask_in_observation: bool = False
-    render_mode: str | None = None
-    envs_per_session: int | None = None
-    splits: int = 1
-    autoreset_mode: str = ""
-    inference: str = "torch"
-
-    @classmethod
-    def of(cls, env_config: Mapping[str, Any]) -> RemoteEnvConfig:
-        """Reads a plain dict.
-
-        Raises:
-            UnknownOption: a key that is none of the above; says which is nearest.
-            InvalidOption: no addresses, or a value that is none of those allowed.
-        """
-        known = [key.name for key in fields(cls)]
-        for name in env_config:
-            if name not in known:
-                raise UnknownOption(
-                    f"env_config has no key '{name}'{nearest(str(name), known)}", name
-                )
-        if not env_config.get("addresses"):
-            raise InvalidOption(
-                "env_config needs 'addresses': where the simulators are", "addresses"
-            )
-        config = cls(**env_config)
-        for name, choices in _CHOICES.items():
-            chosen = getattr(config, name)
-            if chosen not in choices:
-                allowed = ", ".join(map(repr, choices))
-                raise InvalidOption(
-                    f"env_config[{name!r}] is one of {allowed}, not {chosen!r}", name
-                )
-        return config
-
-    def places(
-        self, worker_index: int, num_workers: int, in_evaluation: bool
-    ) -> tuple[list[str], list[str]]:
-        """The addresses of one env runner, and those that it may turn to.
-
-        Args:
-            worker_index: from 1; 0 is the runner within the algorithm's own process.
-            num_workers: how many runners there are besides that one.
-            in_evaluation: whether they evaluate.
-        """
-        pool = address_lists.expand(self.addresses)
-        spare = list(pool)
-        if in_evaluation and self.evaluation_addresses:
-            pool = address_lists.expand(self.evaluation_addresses)
-        if self.fallback_addresses:
-            spare += address_lists.expand(self.fallback_addresses)
-        if not num_workers or self.envs_per_session is not None:
-            return pool, spare
-        index = max(worker_index - 1, 0)
-        own = pool[index::num_workers] or [pool[index % len(pool)]]
-        return own, [*pool, *spare]
-
-
-class RemoteEnvRunner(SingleAgentEnvRunner):
+class RemoteEnvRunner(SamplesAhead, EpisodeMetrics, SingleAgentEnvRunner):
     """Samples from simulators on other machines, for every RLlib algorithm with single agents.
 
     Set it with ``config.env_runners(env_runner_cls=RemoteEnvRunner)``; ``env_config`` is a
@@ -168,6 +74,7 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
         if self.env is not None:
             self.env.close()
         config = RemoteEnvConfig.of(self.config.env_config or {})
+        self.may_sample_ahead(config.sample_ahead)
         own, spare = config.places(
             self.worker_index or 0, self.num_workers or 0, self.config.in_evaluation
         )
@@ -300,10 +207,16 @@ class RemoteEnvRunner(SingleAgentEnvRunner):
         found = self._sampler.sample(num_timesteps, *how)
         if num_timesteps is None:
             self._needs_initial_reset = True
-        self._done_episodes_for_metrics.extend(found.complete)
+        self.keep_for_metrics(found.complete)
         self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=found.steps)
         self._increase_sampled_metrics(found.steps, len(found.complete))
         return found.complete + found.chunks + found.cut
+
+    @override(SingleAgentEnvRunner)
+    def get_metrics(self) -> Any:
+        metrics = super().get_metrics()
+        self.sample_next()
+        return metrics
 
     def _sample_episodes(self, **how: Any) -> list[SingleAgentEpisode]:
         self._cut_episodes = []

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -308,7 +307,7 @@ class Fleet:
         if self._is_elastic:
             self._wait_for_any()
             self._away = {shard for shard in self._elastic() if shard.is_lost}
-        with self._all_or_none(shards, what):
+        try:
             lost = [shard for shard in shards if shard.is_lost and shard not in self._away]
             for shard in shards:
                 if not shard.is_lost:
@@ -316,6 +315,9 @@ class Fleet:
             if lost:
                 with ThreadPoolExecutor(len(lost)) as pool:
                     list(pool.map(send, lost))
+        except BaseException as error:
+            self._note_failure(shards, what, error)
+            raise
 
     def _receive(
         self,
@@ -326,23 +328,21 @@ class Fleet:
     ) -> list[Piece]:
         """Receives what was asked for, from absent shards what they have to say."""
         pieces: list[Piece] = []
-        with self._all_or_none(shards, what):
+        try:
             for shard in shards:
                 if isinstance(shard, ElasticShard) and shard in self._away:
                     pieces += absent(shard)
                 else:
                     pieces += receive(shard)
+        except BaseException as error:
+            self._note_failure(shards, what, error)
+            raise
         return pieces
 
-    @contextmanager
-    def _all_or_none(self, shards: Sequence[Shard], what: str) -> Iterator[None]:
+    def _note_failure(self, shards: Sequence[Shard], what: str, error: BaseException) -> None:
         """Notes where an error leaves some environments elsewhere than others."""
-        try:
-            yield
-        except BaseException as error:
-            if len(shards) < len(self._shards) or any(shard.may_have_advanced for shard in shards):
-                self._unfit = f"the last {what} failed on some environments ({error})"
-            raise
+        if len(shards) < len(self._shards) or any(shard.may_have_advanced for shard in shards):
+            self._unfit = f"the last {what} failed on some environments ({error})"
 
     # -- arguments ------------------------------------------------------------------------
 

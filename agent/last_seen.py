@@ -39,6 +39,8 @@ class LastSeen:
         self.masks: Masks = ()
         self._agents = len(group.agents)
         self._count = num_envs * self._agents
+        #: Of each row.
+        self._environments = np.arange(self._count) // self._agents
         self.everyone = np.ones(self._count, np.bool_)
         self.going_on = self.acting = self._in_doubt = ~self.everyone
         self._has_doubts = False
@@ -65,24 +67,17 @@ class LastSeen:
             environments: those that the batch is about, counted from the shard's first.
             started: those of them whose episode began.
         """
+        if len(part.rows) == self._count:
+            self._note_all(part, first_row, started)
+            return
         index = part.rows - first_row if first_row else part.rows
         ended = part.terminated | part.truncated
-        is_whole, has_ends = len(index) == self._count, bool(ended.any())
-        if is_whole and not has_ends:
-            self.going_on = self.everyone
-        else:
-            self.going_on = self._after(index, ended, environments, started)
-        if len(part.acting) == self._count:
-            self.acting = self.everyone
-        else:
-            self.acting = self.acting.copy()
-            self.acting[rows_of(environments, self._agents)] = False
-            self.acting[part.acting - first_row] = True
-        if has_ends or self._has_doubts:
+        self.going_on = self._after(index, ended, environments, started)
+        self.acting = self.acting.copy()
+        self.acting[rows_of(environments, self._agents)] = False
+        self.acting[part.acting - first_row] = True
+        if self._has_doubts or np.count_nonzero(ended):
             self._note_doubts(ended, index, environments)
-        if len(index) == self._count:
-            self.observation, self.masks = part.observation, part.action_masks
-            return
         group = self.group
         if self.observation is None:
             self.blank()
@@ -93,6 +88,23 @@ class LastSeen:
         for mask, seen in zip(masks, part.action_masks, strict=True):
             mask[index] = seen
         self.masks = masks
+
+    def _note_all(self, part: GroupBatch, first_row: int, started: IntArray) -> None:
+        """As ``note``, of a batch with all rows."""
+        self.observation, self.masks = part.observation, part.action_masks
+        ended = part.terminated | part.truncated
+        if part.acting is part.rows or not np.count_nonzero(ended):
+            self.going_on = self.everyone
+        else:
+            self.going_on = going_on(self._environments, ended, started)
+        if len(part.acting) == self._count:
+            self.acting = self.everyone
+        else:
+            self.acting = np.zeros(self._count, np.bool_)
+            self.acting[part.acting - first_row] = True
+        if self.acting is not self.everyone or self._has_doubts:
+            self._in_doubt = ended & self.going_on & ~self.acting
+            self._has_doubts = bool(np.count_nonzero(self._in_doubt))
 
     def _after(
         self,
@@ -132,7 +144,8 @@ class LastSeen:
             return None
         rows = rows_of(environments, self._agents)
         acting = self.acting[rows]
-        if (acting | np.repeat(idle(), self._agents)).all():
+        alone = idle() if self._agents == 1 else np.repeat(idle(), self._agents)
+        if np.count_nonzero(acting | alone) == len(rows):
             return None
         return rows[acting]
 

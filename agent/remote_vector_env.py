@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from agent.batch import BatchedValue
 from agent.fleet import Fleet
 from agent.pieces import Piece
 from agent.placement import Wish
@@ -21,6 +22,9 @@ from agent.vector_infos import merge_infos
 from farsim import spaces
 from farsim.channel import ConnectionOptions
 from farsim.errors import InvalidAction, InvalidTensor, Unsupported
+
+_NO_ROWS: NDArray[np.int64] = np.zeros(0, np.int64)
+_NO_ROWS.setflags(write=False)
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class VectorStep:
         absent: bool [environments]: has no server at this moment, and a row that says nothing.
         final_rows: int64, with ``SAME_STEP`` the environments, counted from the split's first,
             whose episode ended and whose next one has begun.
-        final_observation: what they showed last, batched; None if there are none.
+        final_observation: what they showed last, batched, perhaps read-only; None if there are
+            none.
         make_infos: makes the infos, with or without "final_obs".
     """
 
@@ -310,14 +315,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         faults = {
             row - chosen.first: text for piece in pieces for row, text in piece.faults.items()
         }
-        parts = [piece.groups[0] for piece in pieces if len(piece.groups[0].final_rows)]
-        final_rows, final_observation = np.zeros(0, np.int64), None
-        if parts:
-            final_rows = np.concatenate([part.final_rows for part in parts]) - chosen.first
-            final_observation = spaces.concatenate(
-                self._group.observation_space,
-                [(part.final_observation, len(part.final_rows)) for part in parts],
-            )
+        final_rows, final_observation = self._finals(pieces, chosen.first)
         step = VectorStep(
             columns.observation,
             columns.reward,
@@ -331,6 +329,20 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         )
         return self._with_mask(step, columns) if self._mask_in_observation else step
 
+    def _finals(
+        self, pieces: Sequence[Piece], first: int
+    ) -> tuple[NDArray[np.int64], BatchedValue | None]:
+        parts = [piece.groups[0] for piece in pieces if len(piece.groups[0].final_rows)]
+        if not parts:
+            return _NO_ROWS, None
+        if len(parts) == 1:
+            return parts[0].final_rows - first, parts[0].final_observation
+        observation = spaces.concatenate(
+            self._group.observation_space,
+            [(part.final_observation, len(part.final_rows)) for part in parts],
+        )
+        return np.concatenate([part.final_rows for part in parts]) - first, observation
+
     def _infos(
         self, columns: Columns, pieces: Sequence[Piece], split: Split, final: bool
     ) -> dict[str, Any]:
@@ -343,7 +355,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             final,
         )
         absent = self._fleet.absent[split.environments]
-        if absent.any():
+        if np.count_nonzero(absent):
             infos["absent"] = infos["_absent"] = absent.copy()
         if columns.action_masks:
             masks = [mask.view(np.int8) for mask in columns.action_masks]

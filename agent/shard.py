@@ -40,6 +40,10 @@ class State(enum.IntEnum):
     GONE = 3
 
 
+#: As NumPy takes them; it is slow with members of an enum.
+_RUNNING, _OVER, _GONE = int(State.RUNNING), int(State.OVER), int(State.GONE)
+
+
 @dataclass
 class Sent:
     """A request on its way.
@@ -102,6 +106,7 @@ class Shard:
         self._number = number
         self._sessions = 1
         self._states = np.full(self.num_envs, State.UNBORN, np.int8)
+        self._everyone = np.arange(self.num_envs)
         #: The per-episode options given last, for each environment.
         self._options: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         self._sent: list[Sent] = []
@@ -171,6 +176,9 @@ class Shard:
             ServerUnavailable: the session was lost, and no server takes the environments.
         """
         self._open_if_lost()
+        if not np.count_nonzero(self._states > _OVER):
+            self._send_step(self._everyone, actions)
+            return
         known = np.flatnonzero(self._states <= State.OVER)
         unborn = np.flatnonzero(self._states == State.UNBORN)
         if len(known):
@@ -222,10 +230,8 @@ class Shard:
         if self.session is None:
             # Whatever came before is of environments that are gone, and of no use to anyone.
             pieces = self._cut(np.arange(self.num_envs))
-        else:
-            gone = np.flatnonzero(self._states == State.GONE)
-            if len(gone):
-                pieces += self._cut(gone)
+        elif np.count_nonzero(self._states == _GONE):
+            pieces += self._cut(np.flatnonzero(self._states == _GONE))
         self._note(pieces)
         if self.session is not None and self._mode is not AutoresetMode.SAME_STEP:
             for request in sent:
@@ -239,7 +245,7 @@ class Shard:
             self._states[envs] = State.RUNNING
         else:
             over = self._nobody([seen.going_on for seen in self.seen], envs)
-            self._states[envs] = np.where(over, State.OVER, State.RUNNING)
+            self._states[envs] = np.where(over, _OVER, _RUNNING)
 
     def begin(self) -> None:
         """Begins a call; what is left of one that was given up is nobody's business any more."""
@@ -278,6 +284,8 @@ class Shard:
 
     def _nobody(self, flags: Sequence[NDArray[np.bool_]], envs: IntArray) -> NDArray[np.bool_]:
         """Of environments, in which no agent of any group has its flag set."""
+        if len(flags) == 1 and len(flags[0]) == self.num_envs:
+            return ~flags[0][envs]
         anybody = np.zeros(self.num_envs, np.bool_)
         for of_group in flags:
             anybody |= of_group.reshape(self.num_envs, -1).any(axis=1)

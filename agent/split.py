@@ -28,8 +28,6 @@ class Columns:
         reward: float64 [R]; 0 where absent.
         terminated: bool [R].
         truncated: bool [R].
-        present: bool [R]: had a row in this call's replies.
-        acting: bool [R]: is to act in the next step.
         action_masks: bool [R, n] for each Discrete and MultiDiscrete leaf of the action space.
     """
 
@@ -37,8 +35,6 @@ class Columns:
     reward: NDArray[np.float64]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
-    present: NDArray[np.bool_]
-    acting: NDArray[np.bool_]
     action_masks: Masks
 
 
@@ -75,11 +71,12 @@ class Split:
         space, agents = group.action_space, group.agents
         count = self.num_envs * len(agents)
         try:
-            # Through a batch of one part, which converts what can be without changing a value.
-            fitted = spaces.concatenate(space, [(actions, count)])
+            fitted = spaces.fitted(space, actions, count)
         except InvalidTensor as error:
             whose = "" if len(self.groups) == 1 else f" of group '{group.name}'"
             raise InvalidAction(f"actions{whose}: {error.message}", "actions") from None
+        if isinstance(fitted, np.ndarray) and not len(spaces.outside(space, fitted, count)):
+            return fitted  # Whoever is to act.
         seen = [shard.seen[number] for shard in self.shards]
         rows, chosen, named = None, fitted, count
         if not all(last.everyone_acts for last in seen):
@@ -110,35 +107,46 @@ class Split:
     def columns(self, number: int, pieces: Sequence[Piece]) -> Columns:
         """Group ``number``, after a call that brought ``pieces``."""
         group = self.groups[number]
-        agents = len(group.agents)
-        count = self.num_envs * agents
+        count = self.num_envs * len(group.agents)
         seen = [shard.seen[number] for shard in self.shards]
         parts = [piece.groups[number] for piece in pieces]
         if len(parts) == len(seen) and sum(len(part.rows) for part in parts) == count:
             # Each shard's rows in one piece, so that they are in order.
-            reward = np.concatenate([part.reward for part in parts])
-            terminated = np.concatenate([part.terminated for part in parts])
-            truncated = np.concatenate([part.truncated for part in parts])
-            present = np.ones(count, np.bool_)
+            reward = _joined([part.reward for part in parts])
+            terminated = _joined([part.terminated for part in parts])
+            truncated = _joined([part.truncated for part in parts])
         else:
             reward = np.zeros(count)
-            terminated, truncated, present = (np.zeros(count, np.bool_) for _ in range(3))
+            terminated, truncated = np.zeros((2, count), np.bool_)
             for part in parts:
-                rows = part.rows - self.first * agents
+                rows = part.rows - self.first * len(group.agents)
                 reward[rows] = part.reward
                 terminated[rows] = part.terminated
                 truncated[rows] = part.truncated
-                present[rows] = True
-        return Columns(
-            spaces.concatenate(
-                group.observation_space, [(last.observation, len(last.acting)) for last in seen]
-            ),
-            reward,
-            terminated,
-            truncated,
-            present,
-            np.concatenate([last.acting for last in seen]),
-            tuple(
-                np.concatenate(leaf) for leaf in zip(*(last.masks for last in seen), strict=True)
-            ),
-        )
+        observations = [last.observation for last in seen]
+        if isinstance(observations[0], np.ndarray):
+            observation = _joined(observations)
+        else:
+            counts = [len(last.everyone) for last in seen]
+            observation = spaces.concatenate(
+                group.observation_space, list(zip(observations, counts, strict=True))
+            )
+        masks = tuple(_joined(leaf) for leaf in zip(*(last.masks for last in seen), strict=True))
+        return Columns(observation, reward, terminated, truncated, masks)
+
+    def present(self, number: int, pieces: Sequence[Piece]) -> NDArray[np.bool_]:
+        """Who of group ``number`` had a row in the call that brought ``pieces``: bool [R]."""
+        agents = len(self.groups[number].agents)
+        present = np.zeros(self.num_envs * agents, np.bool_)
+        for piece in pieces:
+            present[piece.groups[number].rows - self.first * agents] = True
+        return present
+
+    def acting(self, number: int) -> NDArray[np.bool_]:
+        """Who of group ``number`` is to act in the next step: bool [R]."""
+        return _joined([shard.seen[number].acting for shard in self.shards])
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """One after the other, in a new array."""
+    return arrays[0].copy() if len(arrays) == 1 else np.concatenate(arrays)

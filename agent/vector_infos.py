@@ -29,6 +29,8 @@ def merge_infos(
     ``final_observations``, "final_obs" for ``SAME_STEP``, "episode_options" for episodes that
     began, and "fault" for rows that are no transitions.
     """
+    if not any(_says_more(piece, final_observations) for piece in pieces):
+        return {}
     if first:
         pieces = [piece.moved(-first, [group]) for piece in pieces]
     infos = _columns(num_envs, [(part.rows, part.infos) for part in _only(pieces)])
@@ -58,6 +60,14 @@ def by_environment(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, An
         for env in range(num_envs) if whose is None else np.flatnonzero(whose).tolist():
             found[env][name] = values[env]
     return found
+
+
+def _says_more(piece: Piece, final_observations: bool) -> bool:
+    """Whether there is an info in a piece."""
+    part = piece.groups[0]
+    if part.infos or part.final_infos or piece.episode_options or piece.faults:
+        return True
+    return final_observations and len(part.final_rows) > 0
 
 
 def _only(pieces: Sequence[Piece]) -> list[GroupBatch]:

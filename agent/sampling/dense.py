@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 _Layer = Callable[[Floats], Floats]
 
+_TINY = np.finfo(np.float32).tiny
 _LOG_SQRT_2_PI = np.float32(math.log(math.sqrt(2 * math.pi)))
 
 
@@ -69,12 +70,14 @@ class NumpyForward(Forward):
         }
 
     def _choice(self, logits: Floats) -> tuple[NDArray[np.int32], Floats]:
-        """Discrete actions: the largest of logits and Gumbel noise."""
+        """Discrete actions: the largest ratio of a probability to an exponential variable."""
         shifted = logits - logits.max(axis=1, keepdims=True)
-        logp = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        noise = self._random.standard_exponential(logits.shape, np.float32)
-        actions = (logp - np.log(noise)).argmax(axis=1)
-        return actions.astype(np.int32), logp[np.arange(len(logp)), actions]
+        chances = np.exp(shifted)
+        noise: Any = self._random.standard_exponential(logits.shape, np.float32)
+        noise += _TINY  # It may be zero.
+        actions = (chances / noise).argmax(axis=1)
+        logp = shifted[np.arange(len(actions)), actions] - np.log(chances.sum(axis=1))
+        return actions.astype(np.int32), logp
 
     def _gaussian(self, inputs: Floats) -> tuple[Floats, Floats]:
         """Box actions, from means and logarithms of standard deviations."""
@@ -102,4 +105,9 @@ def _in_numpy(layers: list[torch.nn.Module] | None) -> list[_Layer] | None:
 
 
 def _linear(weight: Floats, bias: Any) -> _Layer:
-    return lambda seen: seen @ weight + bias
+    def layer(seen: Floats) -> Floats:
+        after = seen @ weight
+        after += bias
+        return after
+
+    return layer

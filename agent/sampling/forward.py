@@ -31,7 +31,8 @@ class Forward:
     after the other, without what else surrounds them.
 
     Args:
-        module: an RLModule; ``forward`` may be called as long as its layers stay the same objects.
+        module: an RLModule; ``forward`` may be called as long as its layers stay the same objects
+            with weights in the same memory.
         device: where it is.
     """
 
@@ -40,7 +41,7 @@ class Forward:
         self._device = torch.device(device)
         self._kinds: dict[bool, Any] = {}
         layers = dense_layers(module)
-        self._layers = None if layers is None else [_called(layer) for layer in layers]
+        self._layers = None if layers is None else _called(layers)
 
     def __call__(
         self, observation: Any, explore: bool, time: int, state: Any = None
@@ -57,7 +58,8 @@ class Forward:
             Nests of NumPy arrays [rows, ...] by column: "actions", what the learner wants to know
             of them, and "state_out" of a recurrent module.
         """
-        with torch.no_grad():
+        # Where no module is called, nobody can keep a tensor.
+        with torch.no_grad() if self._layers is None else torch.inference_mode():
             seen = _to_torch(observation, self._device)
             if self._layers is not None:
                 for layer in self._layers:
@@ -134,13 +136,25 @@ def dense_layers(module: Any) -> list[torch.nn.Module] | None:
     return layers
 
 
-def _called(layer: torch.nn.Module) -> _Layer:
-    if type(layer) is torch.nn.Linear:
-        weight, bias = layer.weight, layer.bias
-        return lambda seen: functional.linear(seen, weight, bias)
-    if type(layer) is torch.nn.Tanh:
-        return torch.tanh
-    return layer
+def _called(layers: list[torch.nn.Module]) -> list[_Layer]:
+    found: list[_Layer] = []
+    for before, layer in zip([None, *layers], layers, strict=False):
+        if type(layer) is torch.nn.Linear:
+            found.append(_linear(layer.weight, layer.bias))
+        elif type(layer) is torch.nn.Tanh:
+            # In place only in what nobody else has.
+            found.append(torch.tanh_ if type(before) is torch.nn.Linear else torch.tanh)
+        else:
+            found.append(layer)
+    return found
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> _Layer:
+    if bias is None:
+        return lambda seen: functional.linear(seen, weight)
+    # What ``linear`` makes of it each time, for a matrix.
+    transposed = weight.detach().t()
+    return lambda seen: torch.addmm(bias, seen, transposed)
 
 
 def _draw(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,8 +166,8 @@ def _draw(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     largest = logits.amax(dim=-1, keepdim=True)
     # What logsumexp does where no logit is infinite, in a third of its time.
     logp = logits - ((logits - largest).exp_().sum(dim=-1, keepdim=True).log_() + largest)
-    probabilities = torch.softmax(logp, dim=-1)
-    actions = (probabilities / torch.empty_like(probabilities).exponential_(1)).argmax(dim=-1)
+    chances = torch.softmax(logp, dim=-1)
+    actions = chances.div_(torch.empty_like(chances).exponential_(1)).argmax(dim=-1)
     return actions, logp.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import secrets
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -120,7 +120,7 @@ class Fragment:
 
     def lengths(self) -> int:
         """Steps in all chunks together."""
-        return int((self.time - self._begin).sum())
+        return self.time * self.num_envs - int(self._begin.sum())
 
     def steps(self, row: int, until: int) -> int:
         """Steps of its running episode, handed out or not."""
@@ -196,7 +196,10 @@ class Fragment:
         self.time = kept
 
     def _infos_of(self, row: int, times: slice) -> list[Info]:
-        return [{} if infos is None else infos[row] or {} for infos in self._infos[times]]
+        found = self._infos[times]
+        if not any(found):
+            return [{} for _ in found]
+        return [{} if infos is None else infos[row] or {} for infos in found]
 
 
 def empty(name: str | None = None) -> SingleAgentEpisode:
@@ -206,7 +209,7 @@ def empty(name: str | None = None) -> SingleAgentEpisode:
         name: of the episode that it goes on with.
     """
     episode = object.__new__(SingleAgentEpisode)
-    episode.id_ = name or uuid.uuid4().hex
+    episode.id_ = name or secrets.token_hex(16)
     episode.agent_id = episode.module_id = episode.multi_agent_episode_id = None
     episode.observations, episode.infos = _buffer([], 0, None, None), _buffer([], 0, None, None)
     episode.actions, episode.rewards = _buffer([], 0, None, None), _buffer([], 0, *_REWARDS)

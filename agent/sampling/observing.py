@@ -12,6 +12,7 @@ from ray.rllib.connectors import common, env_to_module, module_to_env
 from ray.rllib.connectors.common.flatten_observations import FlattenObservations
 
 from agent.policy.preprocessing import Flatten
+from agent.sampling.normalizing import can_normalize, normalized
 
 #: The pieces that RLlib adds by itself, and that ``forward`` and ``Sampler`` stand in for.
 _DEFAULTS = {
@@ -68,6 +69,8 @@ class _Normalizing:
         if connector._filters is None:
             connector._init_new_filters()
         update, rows = connector._update_stats, connector._filters[None]
+        if can_normalize(rows, observation):
+            return normalized(rows, observation, update)
         leaves = tree.flatten(observation)
         after = [np.empty_like(leaf) for leaf in leaves]
         for row in range(len(leaves[0])):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tree
+from gymnasium.spaces import Box
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -71,6 +72,8 @@ class Sampler:
         self._action_space = runner.env.single_action_space
         self._forward = self._forward_of(runner)
         self._struct = get_base_struct_from_space(self._action_space)
+        #: Whether RLlib's scaling and clipping of actions may do anything: to a Box alone.
+        self._has_box = any(isinstance(leaf, Box) for leaf in tree.flatten(self._struct))
         self._called = {event for event in _EVENTS if is_used(runner, event)}
         self._splits = [SplitState(number, rows) for number, rows in enumerate(remote.splits)]
         #: The actions at random of one round, for all environments.
@@ -160,7 +163,7 @@ class Sampler:
             actions = extras.pop(Columns.ACTIONS)
             for_env = extras.pop(Columns.ACTIONS_FOR_ENV, None)
             if for_env is None:
-                for_env = self._for_env(actions)
+                for_env = self._for_env(actions) if self._has_box else actions
             self._sums[_INFERENCE] += thought - started
             self._sums[_TO_ENV] += time.perf_counter() - thought
             if split.state is not None:
@@ -170,7 +173,7 @@ class Sampler:
         started = time.perf_counter()
         self._remote.step_async(runner.decode(for_env), split.number)
         self._sums[_STEP] += time.perf_counter() - started
-        return split.num_envs - int(split.over.sum())
+        return split.num_envs - int(np.count_nonzero(split.over))
 
     def _for_env(self, actions: Any) -> Any:
         config = self._runner.config
@@ -189,23 +192,25 @@ class Sampler:
         infos = by_environment(step.make_infos(False), split.num_envs)
         failed, restarted = np.zeros((2, split.num_envs), np.bool_)
         restarted[step.final_rows] = True
-        failed[list(step.faults)] = True
         if step.faults:
+            failed[list(step.faults)] = True
             step, infos = self._after_faults(split, step, failed, restarted, infos)
-        elif split.faults_in_a_row.any():
+        elif np.count_nonzero(split.faults_in_a_row):
             split.faults_in_a_row[:] = 0
-        # Rows without an action of ours before: the first of an episode, or they say nothing yet.
-        before = split.over
-        self._steps += split.num_envs - int((before | failed).sum())
-        ended = (step.terminated | step.truncated) & ~failed & ~before & ~step.absent
+        # Rows without an action of ours before, which are the first of an episode or say nothing
+        # yet, and rows that failed.
+        no_step = split.over | failed
+        self._steps += split.num_envs - int(np.count_nonzero(no_step))
+        ended = (step.terminated | step.truncated) & ~(no_step | step.absent)
         split.over = ended & ~restarted | step.absent
         finals = self._finals(step, infos) if len(step.final_rows) else {}
         self._see(split, step.observation, infos)
-        begun = (before | failed | restarted) & ~step.absent
-        if begun.any() or ended.any():
+        begun = (no_step | restarted) & ~step.absent
+        if np.count_nonzero(begun | ended):
             self._end_and_begin(split, step, ended, begun, finals)
+        steps = split.fragment.lengths()
         for name in _LENGTHS:
-            self._sums[name] += split.fragment.lengths()
+            self._sums[name] += steps
 
     def _end_and_begin(
         self,
@@ -215,11 +220,9 @@ class Sampler:
         begun: BoolArray,
         finals: dict[int, Any],
     ) -> None:
-        for row in np.flatnonzero(ended).tolist():
+        for row in np.flatnonzero(ended & begun).tolist():
             if len(self._complete) >= self._wanted:
                 break
-            if not begun[row]:
-                continue
             self._end(split, row, step, finals[row])
         split.fragment.restart(begun)
         self._forget_state(split, begun)

@@ -48,10 +48,10 @@ class SplitState:
         self.num_envs = rows.stop - rows.start
         self.over = np.zeros(self.num_envs, np.bool_)
         self.faults_in_a_row = np.zeros(self.num_envs, np.int64)
-        self._version = np.zeros(self.num_envs, np.int64)
+        self._version = 0, np.zeros(self.num_envs, np.int64)
 
     def version(self, number: int) -> Any:
         """int64 [num_envs], the weights that act."""
         if self._version[0] != number:
-            self._version = np.full(self.num_envs, number)
-        return self._version
+            self._version = number, np.full(self.num_envs, number)
+        return self._version[1]

@@ -34,7 +34,17 @@ from farsim.spaces.kinds import BatchedValue, leaves, members
 from farsim.spaces.masks import full_masks, mask_widths
 from farsim.spaces.membership import check, outside
 from farsim.spaces.parsing import from_proto
-from farsim.spaces.rows import batch, concatenate, count, put, scatter, take, unbatch, zeros
+from farsim.spaces.rows import (
+    batch,
+    concatenate,
+    count,
+    fitted,
+    put,
+    scatter,
+    take,
+    unbatch,
+    zeros,
+)
 from farsim.spaces.values import decode, encode, tensor_count
 
 __all__ = [
@@ -47,6 +57,7 @@ __all__ = [
     "differences",
     "digest",
     "encode",
+    "fitted",
     "from_proto",
     "full_masks",
     "leaves",

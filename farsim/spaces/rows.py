@@ -77,6 +77,29 @@ def put(
     return _combine(space, [batched, part], "", array, listed)
 
 
+def fitted(space: Space[Any], batched: BatchedValue, rows: int, path: str = "") -> BatchedValue:
+    """A batch in exactly the space's dtypes; its arrays that have them are not copied.
+
+    Args:
+        space: of one row.
+        batched: the batch, in which an array may also be a list.
+        rows: how many it is to have.
+        path: where the space lies in another, for errors.
+
+    Raises:
+        InvalidTensor: not the space's structure, not as many rows, or values that a dtype can not
+            hold.
+    """
+
+    def array(leaf: Any, parts: list[Any], path: str) -> BatchedValue:
+        return fit(parts[0], leaf.dtype, (rows, *leaf.shape), path)
+
+    def listed(leaf: Any, parts: list[Any], path: str) -> BatchedValue:
+        return tuple(expect_rows(parts[0], rows, path))
+
+    return _combine(space, [batched], path, array, listed)
+
+
 def concatenate(
     space: Space[Any], parts: Sequence[tuple[BatchedValue, int]], path: str = ""
 ) -> BatchedValue:
@@ -97,6 +120,8 @@ def concatenate(
             fit(part, leaf.dtype, (rows, *leaf.shape), path)
             for part, rows in zip(parts, counts, strict=True)
         ]
+        if len(arrays) == 1:
+            return arrays[0].copy()
         return np.concatenate(arrays) if arrays else np.zeros((0, *leaf.shape), leaf.dtype)
 
     def listed(leaf: Any, parts: list[Any], path: str) -> BatchedValue:

@@ -14,7 +14,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
-from agent.env_runner import MAX_FAULTS_IN_A_ROW, RemoteEnvConfig, RemoteEnvRunner
+from agent.env_config import RemoteEnvConfig
+from agent.env_runner import MAX_FAULTS_IN_A_ROW, RemoteEnvRunner
 from agent.training.ray_runtime import ray_runtime
 from farsim.errors import InvalidOption, ServerUnavailable, SimulatorFault, UnknownOption
 from tests.agent.ledger import Ledger

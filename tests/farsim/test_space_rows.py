@@ -189,6 +189,21 @@ class TestRows:
         assert_same({"a": np.array([1, 7]), "b": ("x", "z")}, put)
         assert_same({"a": np.array([1, 2]), "b": ("x", "y")}, values)
 
+    def test_what_fits_is_converted_and_nothing_is_copied_for_it(self):
+        space = Dict(a=Discrete(9), b=Box(-1, 1, (2,)), c=Text(1))
+        given = {"a": np.array([1, 2], np.int32), "b": np.zeros((2, 2), np.float32), "c": ["x", ""]}
+        fitted = spaces.fitted(space, given, 2)
+        assert_same({"a": np.array([1, 2]), "b": given["b"], "c": ("x", "")}, fitted)
+        assert fitted["b"] is given["b"]
+        with pytest.raises(
+            InvalidTensor, match=r"^at 'a': expected int64 \[3\], found int32 \[2\]"
+        ):
+            spaces.fitted(space, given, 3)
+        with pytest.raises(InvalidTensor, match=r"^at 'c': expected 2 rows, found list of 1"):
+            spaces.fitted(space, given | {"c": ["x"]}, 2)
+        with pytest.raises(InvalidTensor, match=r"^at 'a': expected int64, found float64"):
+            spaces.fitted(space, given | {"a": [0.5, 1.0]}, 2)
+
     def test_parts_of_the_wrong_size_are_refused(self):
         space = Dict(a=Discrete(9), b=Text(1))
         values = {"a": np.array([1, 2]), "b": ("x", "y")}

@@ -13,7 +13,8 @@ import tree
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from ray.rllib.algorithms.ppo import PPOConfig
 
-from agent.env_runner import RemoteEnvConfig, RemoteEnvRunner
+from agent.env_config import RemoteEnvConfig
+from agent.env_runner import RemoteEnvRunner
 from agent.sampling.dense import NumpyForward
 from agent.sampling.forward import Forward
 from farsim.errors import InvalidOption
