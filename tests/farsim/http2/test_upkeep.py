@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
@@ -34,17 +35,43 @@ def test_an_idle_client_answers_the_servers_pings(
         assert client.take(SECONDS) == b"y"
 
 
+@contextlib.contextmanager
+def greeting(listen: Callable[[socket.socket], object]) -> Iterator[str]:
+    """The address of a server that greets its one client, and then does what ``listen`` does."""
+
+    def serve() -> None:
+        with listener.accept()[0] as peer:
+            peer.settimeout(SECONDS)
+            peer.sendall(frames.settings([]))
+            listen(peer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+
+
+def until_it_hangs_up(peer: socket.socket) -> None:
+    while peer.recv(1 << 16):
+        pass
+
+
 def test_a_silent_connection_is_pinged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "_EVERY_SECONDS", 0.02)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        with connected(address, keepalive_seconds=0.1):
-            peer = listener.accept()[0]
-            peer.settimeout(SECONDS)
-            come = b""
-            while frames.frame(frames.PING, 0, 0, bytes(8)) not in come:
-                come += peer.recv(1 << 16)
-            peer.close()
+    ping = frames.frame(frames.PING, 0, 0, bytes(8))
+    come = bytearray()
+    pinged = threading.Event()
+
+    def listen(peer: socket.socket) -> None:
+        while ping not in come and (more := peer.recv(1 << 16)):
+            come.extend(more)
+        pinged.set()
+
+    with greeting(listen) as address, connected(address, keepalive_seconds=0.1):
+        assert pinged.wait(SECONDS)
+    assert ping in come
 
 
 def upkeep_threads() -> list[threading.Thread]:
@@ -68,10 +95,10 @@ def test_one_thread_looks_after_all_connections_and_ends_with_the_last(server: E
 def test_one_that_takes_nothing_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "_EVERY_SECONDS", 0.05)
     with contextlib.ExitStack() as stack:
-        stuck = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        address = f"127.0.0.1:{stuck.getsockname()[1]}"
+        over = threading.Event()
+        address = stack.enter_context(greeting(lambda peer: bool(over.wait(60))))
+        stack.callback(over.set)
         first = stack.enter_context(connected(address, keepalive_seconds=0.01, request_seconds=60))
-        stack.enter_context(stuck.accept()[0])
         link = first._link
         assert link is not None
         refused = 0
@@ -127,9 +154,7 @@ def test_a_forked_process_leaves_connections_alone_and_has_its_own(server: Echo)
         client.open(RUN)
         client.put(b"x")
         assert client.take(SECONDS) == b"x"
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.settimeout(SECONDS)
-            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with greeting(until_it_hangs_up) as address:
             process = os.fork()
             if not process:
                 code = 1
