@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -175,13 +175,11 @@ def test_more_connections_than_there_may_be():
 
 
 def _opens(address: str) -> bool:
-    stream = DirectStream(address)
     try:
-        return stream.ask(opening()).HasField("opened")
-    except Broken:
+        with closing(DirectStream(address)) as stream:
+            return stream.ask(opening()).HasField("opened")
+    except Broken:  # There was no room, which it may learn at any moment.
         return False
-    finally:
-        stream.close()
 
 
 # -- nonsense afterwards ------------------------------------------------------------------
