@@ -75,7 +75,10 @@ class Connection:
                 with link.lock:
                     discard(self._sock)
         finally:
-            link.close(failure.code)
+            with (
+                link.lock
+            ):  # The keeper may have it for a moment, and the farewell would be left out.
+                link.close(failure.code)
             self._waker.close()
 
     def leave(self) -> None:
