@@ -43,6 +43,8 @@ OPTIONS = {
     "hang_rate": 0.0015,
     "hang_seconds": 2.0,
 }
+#: Faults as the env runner sees them.
+KINDS = ("alone", "together", "hung", "lost")
 #: A generous bound for one call: what its deadlines allow for both shards, one after the other,
 #: with all attempts at a reset. Only something that hangs takes so long.
 LONGEST_CALL_SECONDS = 2 * (CONNECTION["recovery_seconds"] + 5 * CONNECTION["request_seconds"])
@@ -182,7 +184,10 @@ def test_no_wrong_transition_in_hundreds_of_faults() -> None:
         with Chaos(hosts, seed=11) as chaos:
             # What simulators did by themselves, and what was done to them from outside; sessions
             # that were lost are a consequence, and do not count.
-            while calls.faults.total() - calls.faults["lost"] + chaos.done.total() < ENOUGH:
+            # Some kinds are rare, and how many there are depends on who is faster.
+            while calls.faults.total() - calls.faults[
+                "lost"
+            ] + chaos.done.total() < ENOUGH or not set(KINDS) <= set(+calls.faults):
                 chunks = runner.sample()
                 samples += 1
                 assert sum(map(len, chunks)) in range(20 * NUM_ENVS, 21 * NUM_ENVS)
@@ -204,7 +209,7 @@ def test_no_wrong_transition_in_hundreds_of_faults() -> None:
     assert calls.longest < LONGEST_CALL_SECONDS, summary
     for kind in ("cut", "delay", "stall", "kill"):
         assert chaos.done[kind] >= 5, summary
-    for kind in ("alone", "together", "hung", "lost"):
+    for kind in KINDS:
         assert calls.faults[kind] >= 1, summary
 
 
