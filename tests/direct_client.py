@@ -60,7 +60,11 @@ class DirectStream:
         self.sock = connected(address, tls)
         self.link = Link(self.sock, True, 1 << 26)
         self.trailers: dict[str, str] | None = None
-        self.call(path, metadata)
+        try:
+            self.call(path, metadata)
+        except Broken:
+            self.link.close()
+            raise
 
     def call(self, path: str = RUN, metadata: Iterable[tuple[str, str]] = ()) -> None:
         """Begins the next call on the same connection."""
