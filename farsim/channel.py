@@ -62,6 +62,11 @@ class ConnectionOptions:
     "grpcio" is gRPC's own client, which is also taken where a proxy is in the way. The messages
     are the same."""
 
+    spin_seconds: float = 0.0
+    """How long a wait for a reply may keep the processor awake instead of letting it sleep: 0.002
+    where steps come every millisecond or two and waking a processor takes long, as on many virtual
+    machines. It costs CPU time that nobody else wants; ``farsim serve`` has the same option."""
+
     max_message_bytes: int = 64 * 1024 * 1024
     """The largest message either way. gRPC's own default of 4 MiB is less than one batch of
     images."""
@@ -98,7 +103,7 @@ class ConnectionOptions:
     learns. Azure's load balancers forget after 240."""
 
     def __post_init__(self) -> None:
-        zero_is_default = {"lease_seconds"}
+        zero_is_default = {"lease_seconds", "spin_seconds"}
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name.endswith(("_seconds", "_bytes")):

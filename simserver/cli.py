@@ -107,6 +107,15 @@ def serve(
         float,
         typer.Option(min=0, help="A worker whose step takes longer starts anew; 0 for no bound."),
     ] = 0.0,
+    spin_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How long waiting for a session's next request may keep the processor awake, "
+            "such as 0.002: faster where waking it takes long.",
+        ),
+    ] = 0.0,
     grace_seconds: Annotated[
         float, typer.Option(min=0, help="On SIGTERM, how long steps may take to finish.")
     ] = 10.0,
@@ -145,6 +154,8 @@ def serve(
         _split(attach)
     elif seats is not None or tls_ca is not None:
         raise typer.BadParameter("--seats and --tls-ca need --attach")
+    if attach and spin_seconds:
+        raise typer.BadParameter("--spin-seconds is for clients that connect, not for --attach")
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("--tls-cert and --tls-key go together")
     if tls_client_ca is not None and tls_cert is None:
@@ -206,6 +217,7 @@ def serve(
             grace_seconds,
             debug,
             limits,
+            spin_seconds,
         )
         server = Server(entries, address, options)
     metrics_address = f"{host}:{metrics_port}" if metrics_port else ""

@@ -46,10 +46,13 @@ class ServerOptions(ListenOptions):
     Attributes:
         debug: whether tracebacks reach clients.
         limits: what clients may use together.
+        spin_seconds: how long waiting for a session's next request may keep the processor awake;
+            see ``farsim.http2.spin``.
     """
 
     debug: bool = False
     limits: Limits = field(default_factory=Limits)
+    spin_seconds: float = 0.0
 
 
 class Server:
@@ -94,7 +97,9 @@ class Server:
         else:
             check_listening(address, options)
             tls = tls_context(options)
-            self._front = Front(upstream, self._service, address, limits, tls, token_check)
+            self._front = Front(
+                upstream, self._service, address, limits, tls, token_check, options.spin_seconds
+            )
             self.address = self._front.address
         self._stop = threading.Event()
 

@@ -108,6 +108,7 @@ class Client:
                 True,
                 self._options.max_message_bytes,
                 min(_STALL_SECONDS, self._options.request_seconds),
+                self._options.spin_seconds,
             )
             _await_greeting(link, until)
         except CallFailed as failure:

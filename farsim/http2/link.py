@@ -41,6 +41,7 @@ class Link:
             included, by ``received``.
         max_message_bytes: the largest message that may come.
         stall_seconds: how long sending waits for a peer that takes nothing.
+        spin_seconds: how long waiting keeps the processor awake; see ``Spin``.
 
     Attributes:
         events: what came and has not been taken yet, in order.
@@ -49,7 +50,12 @@ class Link:
     """
 
     def __init__(
-        self, sock: socket.socket, client: bool, max_message_bytes: int, stall_seconds: float = 60.0
+        self,
+        sock: socket.socket,
+        client: bool,
+        max_message_bytes: int,
+        stall_seconds: float = 60.0,
+        spin_seconds: float = 0.0,
     ) -> None:
         # One that the same thread may take again: a garbage collection may close what it waits for.
         self.lock = threading.RLock()
@@ -58,7 +64,7 @@ class Link:
         self._failure: Broken | None = None
         # One of two that write to each other has to read all meanwhile, and servers trust nobody.
         unread = max_message_bytes + _FRAME_BYTES if client else 2 * _FRAME_BYTES
-        self._pipe = Pipe(sock, stall_seconds, unread)
+        self._pipe = Pipe(sock, stall_seconds, unread, spin_seconds)
         self._messages = MessageReader(max_message_bytes, self.events)
         self._fields = FieldReader()
         self.heard_at = self._pipe.heard_at

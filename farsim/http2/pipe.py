@@ -10,6 +10,7 @@ import time
 from typing import TypeAlias
 
 from farsim.http2.events import Broken
+from farsim.http2.spin import Spin
 
 #: Bytes to be sent.
 Piece: TypeAlias = "bytes | memoryview"
@@ -17,8 +18,6 @@ Piece: TypeAlias = "bytes | memoryview"
 _BUFFER_BYTES = 1 << 17
 #: What frames need at most is less than this; a larger buffer is given back when it is empty.
 _KEPT_BYTES = 1 << 22
-#: As long as the system can be told to wait, roughly, and longer than anybody does.
-_LONGEST_SECONDS = 1e6
 #: Pieces up to this size together are joined before they are sent, larger ones go as they are.
 _JOINED_BYTES = 1 << 14
 
@@ -32,6 +31,7 @@ class Pipe:
         sock: with its handshake done, if it is TLS; the pipe owns it from now on.
         stall_seconds: how long writing waits for a peer that takes nothing.
         unread_bytes: how much a write that waits may read meanwhile.
+        spin_seconds: see ``Spin``.
 
     Attributes:
         buffer: what has been read.
@@ -42,7 +42,13 @@ class Pipe:
         stall_seconds: as given.
     """
 
-    def __init__(self, sock: socket.socket, stall_seconds: float, unread_bytes: int) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        stall_seconds: float,
+        unread_bytes: int,
+        spin_seconds: float = 0.0,
+    ) -> None:
         self.buffer = bytearray(_BUFFER_BYTES)
         self.begin = self.end = 0
         self.heard_at = self.sent_at = time.monotonic()
@@ -54,6 +60,7 @@ class Pipe:
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._tls = isinstance(sock, ssl.SSLSocket)
+        self._spin = Spin(spin_seconds)
         self._readable, self._writable, self._either = (select.poll() for _ in range(3))
         self._readable.register(sock, select.POLLIN)
         self._writable.register(sock, select.POLLOUT)
@@ -63,10 +70,7 @@ class Pipe:
         """Whether something comes within ``seconds``, or ever if None."""
         if self._came_meanwhile or (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()):
             return True
-        milliseconds = None
-        if seconds is not None:
-            milliseconds = -int(-1000 * min(seconds, _LONGEST_SECONDS) // 1)
-        return bool(self._readable.poll(milliseconds))
+        return self._spin.wait(self._readable, seconds)
 
     def watch(self, descriptor: int) -> None:
         """Ends ``wait`` also when another file can be read, which is left to the caller."""

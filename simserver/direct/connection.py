@@ -39,6 +39,7 @@ class Connection:
         limits: the server's.
         token_check: whom to let in; None for everyone.
         keeper: for the calls of all connections.
+        spin_seconds: how long waiting for a request keeps the processor awake.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Connection:
         limits: Limits,
         token_check: TokenCheck | None,
         keeper: Keeper,
+        spin_seconds: float = 0.0,
     ) -> None:
         self._sock, self._service, self._limits = sock, service, limits
         self._token_check, self._keeper = token_check, keeper
-        self._link = Link(sock, False, limits.max_message_bytes)
+        self._link = Link(sock, False, limits.max_message_bytes, spin_seconds=spin_seconds)
         self._waker = Waker()
         self._link.watch(self._waker.descriptor)
         self._leaving = False

@@ -47,6 +47,7 @@ class Front:
         limits: the server's.
         tls: how to greet clients; None for plain text.
         token_check: whom of our own clients to let in; None for everyone.
+        spin_seconds: how long waiting for our own clients keeps the processor awake.
 
     Attributes:
         address: with the port that was bound.
@@ -63,9 +64,11 @@ class Front:
         limits: Limits,
         tls: ssl.SSLContext | None = None,
         token_check: TokenCheck | None = None,
+        spin_seconds: float = 0.0,
     ) -> None:
         self._upstream, self._service, self._limits = upstream, service, limits
         self._tls, self._token_check = tls, token_check
+        self._spin_seconds = spin_seconds
         self._listeners = bind(address)
         host = address.rpartition(":")[0]
         self.address = f"{host}:{self._listeners[0].getsockname()[1]}"
@@ -178,7 +181,14 @@ class Front:
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        connection = Connection(sock, self._service, self._limits, self._token_check, self._keeper)
+        connection = Connection(
+            sock,
+            self._service,
+            self._limits,
+            self._token_check,
+            self._keeper,
+            self._spin_seconds,
+        )
         with self._met_with(connection):
             connection.serve(greeting)
 

@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
+from agent.remote_vector_env import RemoteVectorEnv
 from farsim.certs import make_certificates
 from farsim.http2.events import Broken
 from farsim.v1 import simulator_pb2 as pb
@@ -269,3 +270,21 @@ def test_a_session_is_resumed_after_a_break(slow, direct):
     assert second.ask(resume(token)).resumed.last_sequence == 3
     assert counts(second.ask(step(3, seconds(0.3, 0)))) == [1, 1]
     assert counts(second.ask(step(4, seconds(0, 0)))) == [2, 2]
+
+
+def test_what_waits_awake_steps_the_same() -> None:
+    def seen(address: str, spin_seconds: float) -> list[Any]:
+        connection = {"spin_seconds": spin_seconds}
+        env = RemoteVectorEnv(address, CARTPOLE, num_envs=3, connection=connection)
+        try:
+            rows = [env.reset(seed=7)[0]]
+            for _ in range(40):
+                observation, reward, terminated, *_ = env.step(np.array([0, 1, 0]))
+                rows += [observation, reward, terminated]
+            return rows
+        finally:
+            env.close()
+
+    with serving(CARTPOLE, "--spin-seconds", "0.01") as server:
+        for awake, asleep in zip(seen(server.address, 0.01), seen(server.address, 0), strict=True):
+            np.testing.assert_array_equal(awake, asleep)
