@@ -51,7 +51,9 @@ class Launched:
 Launch = Callable[[Case, ExitStack, float], Launched]
 
 
-def with_farsim_servers(player: str, *arguments: str, splits: int = 1) -> Launch:
+def with_farsim_servers(
+    player: str, *arguments: str, splits: int = 1, spin_seconds: float = 0.0
+) -> Launch:
     """With ``farsim serve``, and a head that knows its addresses."""
 
     def start(case: Case, stack: ExitStack, seconds: float) -> Launched:
@@ -59,6 +61,7 @@ def with_farsim_servers(player: str, *arguments: str, splits: int = 1) -> Launch
         count = case.processes or case.servers
         least = -(-case.servers * splits // count)
         limits = [f"--max-sessions={max(_SESSIONS, least + 1)}", "--max-environments=65536"]
+        limits.append(f"--spin-seconds={spin_seconds}")
         options = dict(simulator.options)
         if case.processes:
             options["cores"] = -(-case.servers // case.processes)
@@ -67,8 +70,8 @@ def with_farsim_servers(player: str, *arguments: str, splits: int = 1) -> Launch
         servers.start()
         addresses = _through(case.link, servers.addresses, stack)
         spread = [addresses[number % count] for number in range(case.servers)]
-        head = _head(player, _request(case, spread, splits, seconds), arguments, stack)
-        return Launched(head, servers.pids)
+        request = _request(case, spread, splits, seconds) | {"spin_seconds": spin_seconds}
+        return Launched(_head(player, request, arguments, stack), servers.pids)
 
     return start
 

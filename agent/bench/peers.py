@@ -101,6 +101,9 @@ def has_grpc_cpp() -> bool:
     return tools and not subprocess.run(["pkg-config", "--exists", "grpc++"]).returncode
 
 
+#: How long waits of the peers named so keep processors awake, seconds.
+_AWAKE = 0.002
+
 _BY_HAND = "agent.bench.players.plain_grpc"
 _OPENENV = {
     "install": "python -m venv openenv && openenv/bin/pip install openenv, and "
@@ -129,6 +132,20 @@ PEERS = {
             not_simulators=("spread",),
         ),
         Peer(
+            "remote-pipelined-8",
+            "RemoteVectorEnv, eight parts in flight",
+            launch.with_farsim_servers("agent.bench.players.remote_env", splits=8),
+            has_servers=True,
+            not_simulators=("spread",),
+        ),
+        Peer(
+            "remote-awake",
+            "RemoteVectorEnv, processors kept awake",
+            launch.with_farsim_servers("agent.bench.players.remote_env", spin_seconds=_AWAKE),
+            has_servers=True,
+            not_simulators=("spread",),
+        ),
+        Peer(
             "runner",
             "Farsim's env runner, PPO 64×64",
             launch.with_farsim_servers("agent.bench.players.env_runner", "ours"),
@@ -139,6 +156,16 @@ PEERS = {
             "runner-numpy",
             "Farsim's env runner, acting in NumPy",
             launch.with_farsim_servers("agent.bench.players.env_runner", "numpy"),
+            has_servers=True,
+            not_simulators=("spread",),
+            **_TRAIN,  # type: ignore[arg-type]
+        ),
+        Peer(
+            "runner-awake",
+            "Farsim's env runner, in NumPy, processors kept awake",
+            launch.with_farsim_servers(
+                "agent.bench.players.env_runner", "numpy", spin_seconds=_AWAKE
+            ),
             has_servers=True,
             not_simulators=("spread",),
             **_TRAIN,  # type: ignore[arg-type]

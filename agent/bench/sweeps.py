@@ -52,8 +52,8 @@ SWEEPS = {
             "runner",
             "sampling for PPO: Farsim's env runner over gRPC beside RLlib's in process",
             (
-                *_cases("rllib runner runner-numpy", "cartpole", 32),
-                *_cases("rllib runner runner-numpy", "cartpole-numpy", 128),
+                *_cases("rllib runner runner-numpy runner-awake", "cartpole", 32),
+                *_cases("rllib runner runner-numpy runner-awake", "cartpole-numpy", 128),
                 *_cases("rllink", "cartpole", 1),
             ),
             Baseline("peer", "rllib"),
@@ -62,19 +62,24 @@ SWEEPS = {
             "vector-env",
             "stepping without a policy: Farsim beside other ways to step from another process",
             (
-                *_cases(f"remote remote-pipelined {_BY_HAND}", "cartpole", 32),
+                *_cases(f"remote remote-awake remote-pipelined {_BY_HAND}", "cartpole", 32),
                 *_cases("openenv openenv-batch grpc-cpp in-process", "cartpole", 32),
-                *_cases(f"remote remote-pipelined {_BY_HAND}", "cartpole-numpy", 128),
+                *_cases(f"remote remote-awake remote-pipelined {_BY_HAND}", "cartpole-numpy", 128),
                 *_cases("grpc-cpp in-process", "cartpole-numpy", 128),
             ),
             Baseline("peer", "grpc-stream"),
         ),
         Sweep(
             "link",
-            "what distance costs: a step of 1 ms for each of 32 environments, over longer links",
+            "what distance costs: 1 ms for each environment's step, over longer links",
             tuple(
-                Case(peer, "synthetic-1ms", 32, link=Link(round_trip))
-                for peer in ("remote", "remote-pipelined", "grpc-stream")
+                Case(peer, "synthetic-1ms", envs, link=Link(round_trip))
+                for envs, peers in (
+                    (32, ("remote", "remote-pipelined", "grpc-stream")),
+                    # A request of one environment each, which takes 1 ms.
+                    (8, ("remote-pipelined-8",)),
+                )
+                for peer in peers
                 for round_trip in (0.0, 1.0, 5.0, 20.0)
             ),
             Baseline("link", "none"),
@@ -84,8 +89,8 @@ SWEEPS = {
             "images",
             "observations of 84×84×4 bytes: MB/s beside what the transport moves one way",
             (
-                *_cases("grpc-push remote remote-pipelined grpc-stream", "image", 8),
-                *_cases("grpc-push remote remote-pipelined grpc-stream", "image", 32),
+                *_cases("grpc-push remote remote-awake remote-pipelined grpc-stream", "image", 8),
+                *_cases("grpc-push remote remote-awake remote-pipelined grpc-stream", "image", 32),
                 *_cases("dm-env-rpc", "image", 32),
                 *_cases("grpc-push remote-pipelined", "image", 32, link=Link(1.0, 1000.0)),
             ),

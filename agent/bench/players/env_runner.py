@@ -53,7 +53,11 @@ def _warm_up(runner: Any, request: Request) -> float:
 
 
 def _ours(request: Request, in_numpy: bool) -> Any:
-    where: dict[str, Any] = {"addresses": list(request.addresses), "simulator": request.simulator}
+    where: dict[str, Any] = {
+        "addresses": list(request.addresses),
+        "simulator": request.simulator,
+        "connection": request.connection,
+    }
     config = _ppo(request).environment("remote", env_config=where, disable_env_checking=True)
     if request.simulator.startswith("particle/"):
         from agent.multi_agent.env_runner import RemoteMultiAgentEnvRunner

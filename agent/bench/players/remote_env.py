@@ -15,9 +15,6 @@ from agent.remote_vector_env import RemoteVectorEnv
 from farsim.bench.turns import Lines, Stride, take_turns
 from farsim.errors import Unsupported
 
-#: Servers of a comparison are there, or will never be.
-_CONNECTION = {"recovery_seconds": 10.0}
-
 
 def main() -> None:
     """Plays; see ``farsim.bench.turns``."""
@@ -34,7 +31,7 @@ def main() -> None:
 
 def _one_agent(request: Request) -> Callable[[], Stride]:
     env = RemoteVectorEnv(
-        request.addresses, request.simulator, num_envs=request.envs, connection=_CONNECTION
+        request.addresses, request.simulator, num_envs=request.envs, connection=request.connection
     )
     size, actions = _look(env)
     chooser, count = Chooser(actions, request.envs), Count(request.envs, request.envs)
@@ -52,7 +49,7 @@ def _pipelined(request: Request) -> Pipeline:
         request.addresses,
         request.simulator,
         num_envs=request.envs,
-        connection=_CONNECTION,
+        connection=request.connection,
         splits=splits,
     )
     size, actions = _look(env)
@@ -83,7 +80,7 @@ def _actions(space: Space[Any]) -> int:
 
 def _several_agents(request: Request) -> Callable[[], Stride]:
     env = RemoteMultiAgentVectorEnv(
-        request.addresses, request.simulator, num_envs=request.envs, connection=_CONNECTION
+        request.addresses, request.simulator, num_envs=request.envs, connection=request.connection
     )
     first = env.reset(seed=0)
     rows = [len(group.agents) * request.envs for group in env.groups]

@@ -29,6 +29,7 @@ class Request:
         envs: environments in all.
         splits: requests on their way at a time, each of its share of the environments.
         seconds: how long a turn will take, for who can not stop in between.
+        spin_seconds: how long waits keep the processor awake.
     """
 
     addresses: Sequence[str]
@@ -37,6 +38,12 @@ class Request:
     envs: int
     splits: int
     seconds: float
+    spin_seconds: float = 0.0
+
+    @property
+    def connection(self) -> dict[str, float]:
+        """How Farsim's own clients connect to servers that are there, or will never be."""
+        return {"recovery_seconds": 10.0, "spin_seconds": self.spin_seconds}
 
     @classmethod
     def of_command_line(cls) -> Request:

@@ -79,7 +79,7 @@ def test_every_peer_without_rllib_plays(with_openenv):
 
 @pytest.mark.slow
 def test_env_runners_play():
-    cases = [Case("rllib", "cartpole", 4), Case("runner", "cartpole", 4)]
+    cases = [Case(peer, "cartpole", 4) for peer in ("rllib", "runner", "runner-awake")]
     cases += [Case("rllib", "spread", 2), Case("runner", "spread", 2)]
     for row in contest.play(cases, 1, 0.1):
         check_counters(row, 1)
