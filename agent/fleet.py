@@ -100,6 +100,7 @@ class Fleet:
         except BaseException:
             self.close()
             raise
+        self._is_elastic = isinstance(self._shards[0], ElasticShard)
         #: All environments, as one split.
         self.whole = Split(0, num_envs, self._shards)
         #: The parts that can be stepped one while another is on its way.
@@ -265,10 +266,6 @@ class Fleet:
             splits.append(Split(int(part[0]), len(part), inside))
         return tuple(splits)
 
-    @property
-    def _is_elastic(self) -> bool:
-        return isinstance(self._shards[0], ElasticShard)
-
     def _elastic(self) -> list[ElasticShard]:
         return [shard for shard in self._shards if isinstance(shard, ElasticShard)]
 
@@ -308,10 +305,12 @@ class Fleet:
             self._wait_for_any()
             self._away = {shard for shard in self._elastic() if shard.is_lost}
         try:
-            lost = [shard for shard in shards if shard.is_lost and shard not in self._away]
+            lost = []
             for shard in shards:
-                if not shard.is_lost:
+                if shard.session is not None:
                     send(shard)
+                elif shard not in self._away:
+                    lost.append(shard)
             if lost:
                 with ThreadPoolExecutor(len(lost)) as pool:
                     list(pool.map(send, lost))
@@ -330,7 +329,7 @@ class Fleet:
         pieces: list[Piece] = []
         try:
             for shard in shards:
-                if isinstance(shard, ElasticShard) and shard in self._away:
+                if self._away and isinstance(shard, ElasticShard) and shard in self._away:
                     pieces += absent(shard)
                 else:
                     pieces += receive(shard)

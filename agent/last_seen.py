@@ -92,17 +92,18 @@ class LastSeen:
     def _note_all(self, part: GroupBatch, first_row: int, started: IntArray) -> None:
         """As ``note``, of a batch with all rows."""
         self.observation, self.masks = part.observation, part.action_masks
-        ended = part.terminated | part.truncated
-        if part.acting is part.rows or not np.count_nonzero(ended):
-            self.going_on = self.everyone
-        else:
-            self.going_on = going_on(self._environments, ended, started)
+        self.going_on = self.everyone
+        if part.acting is not part.rows:
+            ended = part.terminated | part.truncated
+            if np.count_nonzero(ended):
+                self.going_on = going_on(self._environments, ended, started)
         if len(part.acting) == self._count:
             self.acting = self.everyone
         else:
             self.acting = np.zeros(self._count, np.bool_)
             self.acting[part.acting - first_row] = True
         if self.acting is not self.everyone or self._has_doubts:
+            ended = part.terminated | part.truncated
             self._in_doubt = ended & self.going_on & ~self.acting
             self._has_doubts = bool(np.count_nonzero(self._in_doubt))
 

@@ -27,7 +27,7 @@ _NO_ROWS: NDArray[np.int64] = np.zeros(0, np.int64)
 _NO_ROWS.setflags(write=False)
 
 
-@dataclass(frozen=True)
+@dataclass  # Not frozen: each step makes one, which would take three times as long.
 class VectorStep:
     """A reset or a step of the environments of a split.
 
@@ -230,7 +230,7 @@ class RemoteVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         fleet.check_running()
         chosen = fleet.whole if split is None else fleet.splits[split]
         space = self.single_action_space
-        if isinstance(space, (gym_spaces.Dict, gym_spaces.Tuple)) and isinstance(actions, list):
+        if isinstance(actions, list) and isinstance(space, (gym_spaces.Dict, gym_spaces.Tuple)):
             try:
                 actions = spaces.batch(space, actions)
             except InvalidTensor as error:

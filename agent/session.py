@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -41,8 +40,7 @@ from farsim.v1 import tensor_pb2
 __all__ = ["Each", "Pending", "Session", "describe"]
 
 
-@dataclass(frozen=True)
-class Pending:
+class Pending(NamedTuple):
     """A request on its way; ``Session.receive`` waits for its reply.
 
     Attributes:

@@ -103,6 +103,7 @@ class Shard:
         #: What seeds of sessions opened later are derived from; anything ``SeedSequence`` takes.
         self.entropy: Any = np.random.SeedSequence().entropy
         self._placement = placement
+        self._mode = placement.wish.autoreset_mode
         self._number = number
         self._sessions = 1
         self._states = np.full(self.num_envs, State.UNBORN, np.int8)
@@ -128,10 +129,6 @@ class Shard:
     def has_begun(self) -> bool:
         """Whether there has been a reset; the first is of all environments."""
         return self.seen[0].observation is not None
-
-    @property
-    def _mode(self) -> AutoresetMode:
-        return self._placement.wish.autoreset_mode
 
     # -- requests -------------------------------------------------------------------------
 
@@ -242,7 +239,7 @@ class Shard:
     def _note_over(self, envs: IntArray) -> None:
         """Tells episodes that are over from those that go on, after a step of ``envs``."""
         if all(seen.going_on is seen.everyone for seen in self.seen):
-            self._states[envs] = State.RUNNING
+            self._states[envs] = _RUNNING
         else:
             over = self._nobody([seen.going_on for seen in self.seen], envs)
             self._states[envs] = np.where(over, _OVER, _RUNNING)
@@ -265,6 +262,9 @@ class Shard:
             self._sessions += 1
 
     def _send_step(self, envs: IntArray, actions: Sequence[BatchedValue]) -> None:
+        if envs is self._everyone and all(seen.everyone_acts for seen in self.seen):
+            self._send(Sent(None, envs), lambda session, named: session.send_step(actions))
+            return
         chosen, rows = [], []
         for seen, action in zip(self.seen, actions, strict=True):
             named = seen.to_send(envs, lambda: self._idle(envs))
@@ -433,7 +433,9 @@ class Shard:
     def _note(self, pieces: Sequence[Piece]) -> None:
         """Remembers what was last seen of each agent."""
         for piece in pieces:
-            envs, started = piece.environments - self.first, piece.started - self.first
+            envs, started = piece.environments, piece.started
+            if self.first:
+                envs, started = envs - self.first, started - self.first
             for seen, part in zip(self.seen, piece.groups, strict=True):
                 seen.note(part, self.first * len(seen.group.agents), envs, started)
 

@@ -36,7 +36,7 @@ SILENT_INTERVALS = 3
 _FINAL_ERRORS = (errors.Draining, errors.SequenceError, errors.SessionLost)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """A request that has been sent.
 
@@ -198,15 +198,15 @@ class RequestStream:
             self._arrived(item)
 
     def _arrived(self, item: bytes | grpc.RpcError | None) -> None:
-        if item is None:
+        if isinstance(item, bytes):
+            self._handle(Reply(item))
+        elif item is None:
             self._break(f"{self.address} ended the stream")
-        elif isinstance(item, grpc.RpcError):
+        else:
             error = translate(item, self.address)
             if not may_pass(item):
                 self._fail(error)
             self._break(error.message, error)
-        else:
-            self._handle(Reply(item))
 
     def _handle(self, reply: Reply) -> None:
         kind = reply.kind

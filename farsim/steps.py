@@ -28,6 +28,7 @@ _STEP_TAG = _STEP << 3 | 2
 _ENVIRONMENTS = pb.Step.ENVIRONMENTS_FIELD_NUMBER
 _ENVIRONMENTS_TAG = _ENVIRONMENTS << 3 | 2
 _SEQUENCE_TAG = pb.SimRequest.SEQUENCE_FIELD_NUMBER << 3
+_SEQUENCE_START = bytes((_SEQUENCE_TAG,))
 
 #: For how many sets of environments a session remembers a plan.
 _REMEMBERED = 64
@@ -58,12 +59,12 @@ class Stepped(NamedTuple):
 
 def numbered(sequence: int, body: bytes) -> bytes:
     """A ``SimRequest`` or ``SimReply`` out of its number and its other fields."""
-    return b"".join((number_field(sequence), body))
+    return number_field(sequence) + body
 
 
 def number_field(sequence: int) -> bytes:
     """The first field of a ``SimRequest`` or ``SimReply``."""
-    return bytes((_SEQUENCE_TAG,)) + varint.encoded(sequence) if sequence else b""
+    return _SEQUENCE_START + varint.encoded(sequence) if sequence else b""
 
 
 class StepPlan:

@@ -10,6 +10,8 @@ def encoded(number: int) -> bytes:
     """The bytes of a number that is not negative."""
     if number < 0x80:
         return bytes((number,))
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     parts = bytearray()
     while number > 0x7F:
         parts.append(number & 0x7F | 0x80)
@@ -28,6 +30,9 @@ def decoded(data: bytes, at: int) -> tuple[int, int]:
     Raises:
         IndexError: the bytes end before the number does, or it has more than 64 bits can take.
     """
+    number = data[at]
+    if number < 0x80:
+        return number, at + 1
     number = 0
     for place in range(_MOST_BYTES):
         byte = data[at + place]

@@ -188,7 +188,7 @@ class Episodes:
         options: Mapping[str, BatchedValue],
     ) -> Batch:
         simulator = self.simulator
-        if self._own or self._forgotten.isdisjoint(envs.tolist()):
+        if self._own or not self._forgotten or self._forgotten.isdisjoint(envs.tolist()):
             return simulator.reset(envs, seeds, options)
         parts = []
         for i, env in enumerate(_each(envs)):
@@ -296,6 +296,21 @@ class Episodes:
         ]
         return replace(batch, groups=groups)
 
+    def _kept_with_finals(self, envs: IntArray, batch: Batch, places: IntArray) -> Batch:
+        """``batch`` to keep while those of ``envs`` that have ended, at ``places``, begin anew.
+
+        In groups with a row for every agent, only the last observations of those are kept; the
+        roster has the others.
+        """
+        ended, groups = envs[places], []
+        for group, part in zip(self.groups, batch.groups, strict=True):
+            if part.rows is None and part.acting is None:
+                at, final = (rows.of_environments(group, some) for some in (places, ended))
+                groups.append(rows.with_finals(group, part, at, final))
+            else:
+                groups.append(rows.copied(group, part, len(rows.of_batch(group, part, envs))))
+        return Batch(groups, batch.faults, batch.started, batch.episode_options)
+
     def _as_step(self, envs: IntArray, batch: Batch) -> Batch:
         """``batch`` with rewards and flags also where all of ``envs`` have just started."""
         batch.groups = [
@@ -314,21 +329,23 @@ class Episodes:
         if not places.size:
             return batch
         ended = envs[places]
-        batch = self._kept(envs, batch)
+        batch = self._kept_with_finals(envs, batch, places)
         after = self._restart(ended)
         keep = np.setdiff1d(ended, list(after.faults)) if after.faults else ended
         groups = []
-        for group, before, fresh in zip(self.groups, batch.groups, after.groups, strict=True):
-            replaced = after.faults or rows.replace_ended(
-                group,
-                before,
-                fresh,
-                rows.of_environments(group, places),
-                rows.of_environments(group, ended),
-            )
-            if isinstance(replaced, GroupBatch):
-                groups.append(replaced)
-                continue
+        for number, (group, before, fresh) in enumerate(
+            zip(self.groups, batch.groups, after.groups, strict=True)
+        ):
+            if before.observation is None:
+                at = rows.of_environments(group, places)
+                # That of the step, except where the next episode has started.
+                before.observation = self.roster.last_seen(number, envs)
+                if not after.faults and rows.replace_ended(before, fresh, at):
+                    groups.append(before)
+                    continue
+                before.observation = spaces.put(
+                    group.observation_space, before.observation, at, before.final_observation
+                )
             index = rows.of_batch(group, before, envs)
             is_final = np.isin(index, rows.of_environments(group, keep))
             final, going_on = np.flatnonzero(is_final), np.flatnonzero(~is_final)

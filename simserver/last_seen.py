@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from farsim import spaces
@@ -23,6 +24,7 @@ class LastSeen:
         self._space = group.observation_space
         self._count = count
         self._flat = flat(self._space)
+        self._whole = self._leaves(count)
         #: As a batched value, or as arrays if the space has nothing else: then two sets of them
         #: change roles, and the marked one is not written to.
         self._now: Any = None
@@ -49,27 +51,33 @@ class LastSeen:
         if self._flat is None:
             everything = index is None or count == self._count
             part = spaces.concatenate(self._space, [(observation, count)])
-            before = None if everything else self._value()
+            before = None if everything else self.whole
             self._now = part if everything else spaces.put(self._space, before, index, part)  # type: ignore[arg-type]
             return
         arrays = self._flat.flatten(observation)
-        if arrays is None or [(each.dtype, each.shape) for each in arrays] != [
-            (dtype, (count, *shape)) for dtype, shape in self._flat.leaves
-        ]:
+        leaves = self._whole if index is None else self._leaves(count)
+        if arrays is None or [(each.dtype, each.shape) for each in arrays] != leaves:
             fitting = spaces.concatenate(self._space, [(observation, count)])
             arrays = self._flat.flatten(fitting) or []
         kept = self._writable(index is None)
         for array, new in zip(kept, arrays, strict=True):
             array[... if index is None else index] = new
 
-    def take(self, index: IntArray) -> BatchedValue:
-        """A copy of the last observations of rows, zeros where there is none."""
-        return spaces.take(self._space, self._value(), index)
-
-    def _value(self) -> BatchedValue:
+    @property
+    def whole(self) -> BatchedValue:
+        """The last observations of all rows, zeros where there is none; good until ``note``."""
         if self._now is None:
             self._now = self._zeros()
         return self._now if self._flat is None else self._flat.unflatten(self._now)
+
+    def take(self, index: IntArray) -> BatchedValue:
+        """A copy of the last observations of rows, zeros where there is none."""
+        return spaces.take(self._space, self.whole, index)
+
+    def _leaves(self, rows: int) -> list[tuple[np.dtype[Any], tuple[int, ...]]]:
+        """Dtype and shape of each array of so many rows."""
+        leaves = [] if self._flat is None else self._flat.leaves
+        return [(dtype, (rows, *shape)) for dtype, shape in leaves]
 
     def _zeros(self) -> Any:
         value = spaces.zeros(self._space, self._count)

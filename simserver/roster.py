@@ -58,7 +58,7 @@ class Roster:
         if acting is self._everyone[number]:
             return None
         flags = (acting if len(envs) == len(acting) else acting[envs]).reshape(-1)
-        return None if flags.all() else flags
+        return None if np.count_nonzero(flags) == flags.size else flags
 
     def mark(self) -> None:
         """Remembers how things are, before a step."""
@@ -98,19 +98,25 @@ class Roster:
             index = None if whole else rows.of_batch(group, part, envs)
             if part.rows is None and part.acting is None and ended is None:
                 self._everyone_goes_on(number, envs)
+            elif whole and part.acting is None and ended is not None:
+                flags = (~ended).reshape(everyone.shape)
+                if batch.started is not None:
+                    # A simulator with its own autoreset has begun the next episode already.
+                    flags[batch.started] = True
+                self.going[number] = self.acting[number] = flags
             else:
-                named = rows.of_batch(group, part, envs) if index is None else index
+                named = rows.of_batch(group, part, envs)
                 going = _going_on(group, named, ended, batch.started)
-                if whole:
-                    self.going[number] = going.reshape(everyone.shape)
-                else:
-                    self.going[number] = self.going[number].copy()
-                    self.going[number].reshape(-1)[named] = going
-                if whole and part.acting is None:
-                    self.acting[number] = self.going[number]
-                else:
-                    self._note_acting(number, envs, named[going], part.acting)
+                self.going[number] = self.going[number].copy()
+                self.going[number].reshape(-1)[named] = going
+                self._note_acting(number, envs, named[going], part.acting)
             self._last[number].note(index, part.observation)
+
+    def last_seen(self, number: int, envs: IntArray) -> BatchedValue:
+        """What all of a group's agents in ``envs`` saw last; good until the next batch is noted."""
+        if len(envs) == len(self._everyone[number]):
+            return self._last[number].whole
+        return self._last[number].take(rows.of_environments(self._groups[number], envs))
 
     def last_rows(self, envs: IntArray) -> list[tuple[IntArray, BatchedValue]]:
         """For each group the rows that a fault of ``envs`` has, and what they saw last.
@@ -129,13 +135,15 @@ class Roster:
     def _everyone_goes_on(self, number: int, envs: IntArray) -> None:
         """All of a group's agents in ``envs`` are in an episode, and are to act."""
         everyone = self._everyone[number]
+        if self.going[number] is everyone and self.acting[number] is everyone:
+            return
 
         def joined(flags: BoolArray) -> BoolArray:
             if len(envs) == len(everyone):
                 return everyone
             flags = flags.copy()
             flags[envs] = True
-            return everyone if flags.all() else flags
+            return everyone if np.count_nonzero(flags) == flags.size else flags
 
         acting_too = self.acting[number] is self.going[number]
         self.going[number] = joined(self.going[number])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from farsim import spaces
-from simserver.simulator import Group, GroupBatch, Info, IntArray
+from simserver.simulator import BatchedValue, Group, GroupBatch, Info, IntArray
 
 
 def of_environments(group: Group, envs: IntArray) -> IntArray:
@@ -26,8 +26,31 @@ def of_batch(group: Group, batch: GroupBatch, envs: IntArray) -> IntArray:
 
 def copied(group: Group, batch: GroupBatch, count: int) -> GroupBatch:
     """``batch``, of ``count`` rows, to keep while its simulator goes on, which may reuse arrays."""
+    observation = spaces.concatenate(group.observation_space, [(batch.observation, count)])
+    return _copied_around(observation, batch)
+
+
+def with_finals(group: Group, step: GroupBatch, at: IntArray, final_rows: IntArray) -> GroupBatch:
+    """``step`` to keep like ``copied``, when rows of it have ended, but for the observations.
+
+    Args:
+        group: whose.
+        step: with a row for every agent.
+        at: the positions of the rows that have ended.
+        final_rows: these rows.
+
+    Returns:
+        A step whose ``observation`` is missing; that of the ended rows is ``final_observation``.
+    """
+    kept = _copied_around(None, step)
+    kept.final_rows = final_rows
+    kept.final_observation = spaces.take(group.observation_space, step.observation, at)
+    return kept
+
+
+def _copied_around(observation: BatchedValue, batch: GroupBatch) -> GroupBatch:
     return GroupBatch(
-        observation=spaces.concatenate(group.observation_space, [(batch.observation, count)]),
+        observation=observation,
         reward=None if batch.reward is None else np.array(batch.reward),
         terminated=None if batch.terminated is None else np.array(batch.terminated),
         truncated=None if batch.truncated is None else np.array(batch.truncated),
@@ -111,36 +134,26 @@ def merge(group: Group, parts: Sequence[GroupBatch]) -> GroupBatch:
     )
 
 
-def replace_ended(
-    group: Group, before: GroupBatch, start: GroupBatch, at: IntArray, final_rows: IntArray
-) -> GroupBatch | None:
-    """A step of which some rows have ended, and begun anew in the same step.
+def replace_ended(step: GroupBatch, start: GroupBatch, at: IntArray) -> bool:
+    """Puts, but for observations, what follows where rows have ended in their place.
 
     Args:
-        group: whose.
-        before: the step, with a row for every agent; it is changed, arrays of infos and masks
-            included.
+        step: of ``with_finals``; it is changed.
         start: what follows where rows have ended, in the same order.
         at: the positions of the rows that have ended.
-        final_rows: these rows.
 
     Returns:
-        The step with the start in their place; None if it takes more than that.
+        Whether it was done: False, and nothing is changed, if it takes more than that.
     """
-    special = (before.rows, before.acting, start.rows, start.acting)
-    if any(part is not None for part in special) or len(before.action_masks) != len(
-        start.action_masks
-    ):
-        return None
-    space = group.observation_space
-    before.final_rows = final_rows
-    before.final_observation = spaces.take(space, before.observation, at)
-    before.observation = spaces.put(space, before.observation, at, start.observation)
-    for mask, new in zip(before.action_masks, start.action_masks, strict=True):
+    if start.rows is not None or start.acting is not None:
+        return False
+    if len(step.action_masks) != len(start.action_masks):
+        return False
+    for mask, new in zip(step.action_masks, start.action_masks, strict=True):
         mask[at] = new
-    if before.infos or start.infos:
-        _replace_infos(before, start, at)
-    return before
+    if step.infos or start.infos:
+        _replace_infos(step, start, at)
+    return True
 
 
 def _replace_infos(before: GroupBatch, start: GroupBatch, at: IntArray) -> None:

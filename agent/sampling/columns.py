@@ -42,6 +42,11 @@ class Column:
             values: an array [rows, ...] or a nest of them, the same one at every call.
             rows: increasing.
         """
+        if self._nest is None and self._leaves and rows is None:
+            block, (since, dtype) = self._leaves[0], self._dtypes[0]
+            if since <= time < len(block) and values.dtype == dtype:
+                block[time] = values
+                return
         leaves = [values] if isinstance(values, np.ndarray) else tree.flatten(values)
         if not self._leaves:
             self._nest = None if isinstance(values, np.ndarray) else values
@@ -78,12 +83,13 @@ class Column:
 
     def part(self, times: slice, row: int) -> Any:
         """As ``take``, of consecutive times."""
+        if self._nest is None:
+            block, (since, dtype) = self._leaves[0], self._dtypes[0]
+            part = block[times, row]
+            return part.astype(dtype) if times.start >= since else part.copy()
         parts = []
         for leaf, (since, dtype) in zip(self._leaves, self._dtypes, strict=True):
-            part = leaf[times, row].astype(dtype if times.start >= since else leaf.dtype)
-            if self._nest is None:
-                return part
-            parts.append(part)
+            parts.append(leaf[times, row].astype(dtype if times.start >= since else leaf.dtype))
         return self._nested(parts)
 
     def at(self, time: int, row: int) -> Any:
@@ -116,11 +122,12 @@ def joined(first: Any, second: Any) -> Any:
     return tree.map_structure(lambda a, b: np.concatenate([a, b]), first, second)
 
 
-def followed_by(first: Any, last: Any) -> Any:
-    """A nest of arrays with one more row, a nest of what is in a row."""
-    if isinstance(first, np.ndarray):
-        return np.concatenate([first, np.asarray(last, first.dtype)[None]])
-    return tree.map_structure(followed_by, first, last)
+def end_with(values: Any, last: Any) -> None:
+    """Writes a nest of what is in a row into the last row of a nest of arrays."""
+    if isinstance(values, np.ndarray):
+        values[-1] = last
+    else:
+        tree.map_structure(end_with, values, last)
 
 
 def chosen(values: Any, rows: IntArray | slice | int) -> Any:

@@ -70,13 +70,14 @@ class NumpyForward(Forward):
         }
 
     def _choice(self, logits: Floats) -> tuple[NDArray[np.int32], Floats]:
-        """Discrete actions: the largest ratio of a probability to an exponential variable."""
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        chances = np.exp(shifted)
+        """Discrete actions: the largest ratio of a probability to an exponential variable.
+
+        By their logarithms, so that the probabilities themselves are of no need.
+        """
         noise: Any = self._random.standard_exponential(logits.shape, np.float32)
         noise += _TINY  # It may be zero.
-        actions = (chances / noise).argmax(axis=1)
-        logp = shifted[np.arange(len(actions)), actions] - np.log(chances.sum(axis=1))
+        actions = (logits - np.log(noise)).argmax(axis=1)
+        logp = logits[np.arange(len(actions)), actions] - _log_of_sum(logits)
         return actions.astype(np.int32), logp
 
     def _gaussian(self, inputs: Floats) -> tuple[Floats, Floats]:
@@ -85,6 +86,17 @@ class NumpyForward(Forward):
         noise: Any = self._random.standard_normal(means.shape, np.float32)
         actions = means + np.exp(logs) * noise
         return actions, (np.float32(-0.5) * noise * noise - logs - _LOG_SQRT_2_PI).sum(axis=1)
+
+
+def _log_of_sum(logits: Floats) -> Floats:
+    """The logarithm of each row's sum of exponentials."""
+    if logits.shape[1] == 2:  # In one call.
+        both: Floats = np.logaddexp(logits[:, 0], logits[:, 1])
+        return both
+    largest = np.maximum.reduce(logits, axis=1, keepdims=True)
+    total: Floats = np.log(np.add.reduce(np.exp(logits - largest), axis=1))
+    total += largest[:, 0]
+    return total
 
 
 def _in_numpy(layers: list[torch.nn.Module] | None) -> list[_Layer] | None:
@@ -106,7 +118,7 @@ def _in_numpy(layers: list[torch.nn.Module] | None) -> list[_Layer] | None:
 
 def _linear(weight: Floats, bias: Any) -> _Layer:
     def layer(seen: Floats) -> Floats:
-        after = seen @ weight
+        after = np.dot(seen, weight)
         after += bias
         return after
 

@@ -16,7 +16,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.spaces.space_utils import get_base_struct_from_space
 
-from agent.sampling.columns import BoolArray, Column, followed_by
+from agent.sampling.columns import BoolArray, Column, IntArray, end_with
 
 Info = Mapping[str, Any]
 
@@ -65,6 +65,8 @@ class Fragment:
         self.time = -1
         #: Where each environment's chunk begins, and how many steps there are before it.
         self._begin = np.zeros(num_envs, np.int64)
+        #: The sum of ``_begin``.
+        self._begins = 0
         self._before = np.zeros(num_envs, np.int64)
         #: Steps of the episode before the chunk.
         self._started = np.zeros(num_envs, np.int64)
@@ -106,9 +108,10 @@ class Fragment:
         """Adds what came of it; ``see`` comes next."""
         self._reward.put(self.time, reward)
 
-    def restart(self, rows: BoolArray | int) -> None:
+    def restart(self, rows: BoolArray | IntArray) -> None:
         """What environments show now is the first observation of an episode."""
         self._begin[rows] = self.time
+        self._begins = int(self._begin.sum())
         self._before[rows] = 0
         self._started[rows] = 0
 
@@ -120,7 +123,7 @@ class Fragment:
 
     def lengths(self) -> int:
         """Steps in all chunks together."""
-        return self.time * self.num_envs - int(self._begin.sum())
+        return self.time * self.num_envs - self._begins
 
     def steps(self, row: int, until: int) -> int:
         """Steps of its running episode, handed out or not."""
@@ -141,11 +144,10 @@ class Fragment:
         begin, before = int(self._begin[row]), int(self._before[row])
         past = slice(begin - before, until)
         seen = slice(begin - before, until + 1)
-        if final is None:
-            observed, infos = self._observation.part(seen, row), self._infos_of(row, seen)
-        else:
-            observed = followed_by(self._observation.part(past, row), final[0])
-            infos = [*self._infos_of(row, past), final[1]]
+        observed, infos = self._observation.part(seen, row), self._infos_of(row, seen)
+        if final is not None:
+            end_with(observed, final[0])
+            infos[-1] = final[1]
         episode.observations = _buffer(observed, before, *self._observed)
         episode._observation_space = self._observed[0]
         episode.infos = _buffer(infos, before, None, None)
@@ -182,6 +184,7 @@ class Fragment:
         self._started += self.time - self._begin
         self._before = np.where(over, 0, before)
         self._begin[:] = kept
+        self._begins = kept * self.num_envs
         for column in (self._observation, self._action, self._reward):
             column.keep(first, self.time)
         for name in list(self._extras):
@@ -202,19 +205,21 @@ class Fragment:
         return [{} if infos is None else infos[row] or {} for infos in found]
 
 
-def empty(name: str | None = None) -> SingleAgentEpisode:
+def empty(name: str | None = None, shown: bool = True) -> SingleAgentEpisode:
     """An episode with nothing in it yet; a tenth of the time that its constructor takes.
 
     Args:
         name: of the episode that it goes on with.
+        shown: whether anybody sees it before ``fill``, without which it else lacks its buffers.
     """
     episode = object.__new__(SingleAgentEpisode)
     episode.id_ = name or secrets.token_hex(16)
     episode.agent_id = episode.module_id = episode.multi_agent_episode_id = None
-    episode.observations, episode.infos = _buffer([], 0, None, None), _buffer([], 0, None, None)
-    episode.actions, episode.rewards = _buffer([], 0, None, None), _buffer([], 0, *_REWARDS)
-    episode._observation_space = episode._action_space = None
-    episode.extra_model_outputs = {}
+    if shown:
+        episode.observations, episode.infos = _buffer([], 0, None, None), _buffer([], 0, None, None)
+        episode.actions, episode.rewards = _buffer([], 0, None, None), _buffer([], 0, *_REWARDS)
+        episode._observation_space = episode._action_space = None
+        episode.extra_model_outputs = {}
     episode.is_terminated = episode.is_truncated = False
     episode.t_started = episode.t = 0
     episode._custom_data = {}
@@ -223,9 +228,9 @@ def empty(name: str | None = None) -> SingleAgentEpisode:
     return episode
 
 
-def continued(episode: SingleAgentEpisode) -> SingleAgentEpisode:
-    """The empty next chunk of an episode."""
-    after = empty(episode.id_)
+def continued(episode: SingleAgentEpisode, shown: bool = True) -> SingleAgentEpisode:
+    """The empty next chunk of an episode; ``shown`` as at ``empty``."""
+    after = empty(episode.id_, shown)
     if episode.custom_data:
         after._custom_data = copy.deepcopy(episode.custom_data)
     return after

@@ -15,7 +15,6 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils import metrics as names
 from ray.rllib.utils.metrics import CONNECTOR_PIPELINE_TIMER
-from ray.rllib.utils.numpy import convert_to_numpy
 from ray.rllib.utils.spaces.space_utils import (
     clip_action,
     get_base_struct_from_space,
@@ -83,6 +82,8 @@ class Sampler:
         self._complete: list[SingleAgentEpisode] = []
         self._cut: list[SingleAgentEpisode] = []
         self._steps = 0
+        #: Environment steps of all runners before this sample, and how many runners there are.
+        self._lifetime, self._runners = 0, 1
         #: By name of a metric, its sum over this sample's steps.
         self._sums: dict[Any, float] = {}
         self._count = 0
@@ -114,6 +115,8 @@ class Sampler:
         self._wanted = math.inf if num_episodes is None else num_episodes
         self._sums = dict.fromkeys((_INFERENCE, _STEP, _TO_MODULE, _TO_ENV, *_LENGTHS), 0.0)
         self._count = 0
+        self._runners = runner.config.num_env_runners or 1
+        self._lifetime = runner.num_env_steps_sampled_lifetime // self._runners
         if force_reset or num_episodes is not None or runner._needs_initial_reset:
             self._reset()
         if num_episodes is not None:
@@ -155,8 +158,7 @@ class Sampler:
             # As RLlib has them in its episodes and in its environments: as they are.
             for_env, extras = actions, {}
         else:
-            runners = runner.config.num_env_runners or 1
-            lifetime = (runner.num_env_steps_sampled_lifetime // runners + self._steps) * runners
+            lifetime = (self._lifetime + self._steps) * self._runners
             started = time.perf_counter()
             extras = self._forward(split.observation, explore, lifetime, split.state)
             thought = time.perf_counter()
@@ -173,7 +175,7 @@ class Sampler:
         started = time.perf_counter()
         self._remote.step_async(runner.decode(for_env), split.number)
         self._sums[_STEP] += time.perf_counter() - started
-        return split.num_envs - int(np.count_nonzero(split.over))
+        return split.num_envs - split.resting
 
     def _for_env(self, actions: Any) -> Any:
         config = self._runner.config
@@ -190,27 +192,68 @@ class Sampler:
         self._count += 1
         split.fragment.rewarded(step.reward)
         infos = by_environment(step.make_infos(False), split.num_envs)
+        if not step.faults and np.count_nonzero(split.faults_in_a_row):
+            split.faults_in_a_row[:] = 0
+        ended = step.terminated | step.truncated
+        if (
+            np.count_nonzero(ended) == len(step.final_rows)
+            and not split.resting
+            and not step.faults
+            and not np.count_nonzero(step.absent)
+        ):
+            self._go_on(split, step, infos)
+        else:
+            self._take_in(split, step, ended, infos)
+        steps = split.fragment.lengths()
+        for name in _LENGTHS:
+            self._sums[name] += steps
+
+    def _go_on(
+        self, split: SplitState, step: VectorStep, infos: list[dict[str, Any]] | None
+    ) -> None:
+        """A step of all environments, in which the next episode began where one ended."""
+        self._steps += split.num_envs
+        begun = step.final_rows
+        finals = self._finals(step, infos) if len(begun) else {}
+        self._see(split, step.observation, infos)
+        if not finals:
+            return
+        for row, final in finals.items():
+            if len(self._complete) >= self._wanted:
+                break
+            self._end(split, row, step, final)
+        split.fragment.restart(begun)
+        split.forget_state(begun)
+        if "on_episode_start" in self._called:
+            for row in finals:
+                if len(self._complete) >= self._wanted:
+                    return
+                self._begin(split, row)
+
+    def _take_in(
+        self,
+        split: SplitState,
+        step: VectorStep,
+        ended: BoolArray,
+        infos: list[dict[str, Any]] | None,
+    ) -> None:
+        """Any step: some environments may have failed, be absent, or only begin an episode."""
         failed, restarted = np.zeros((2, split.num_envs), np.bool_)
         restarted[step.final_rows] = True
         if step.faults:
             failed[list(step.faults)] = True
             step, infos = self._after_faults(split, step, failed, restarted, infos)
-        elif np.count_nonzero(split.faults_in_a_row):
-            split.faults_in_a_row[:] = 0
         # Rows without an action of ours before, which are the first of an episode or say nothing
         # yet, and rows that failed.
         no_step = split.over | failed
         self._steps += split.num_envs - int(np.count_nonzero(no_step))
-        ended = (step.terminated | step.truncated) & ~(no_step | step.absent)
+        ended = ended & ~(no_step | step.absent)
         split.over = ended & ~restarted | step.absent
         finals = self._finals(step, infos) if len(step.final_rows) else {}
         self._see(split, step.observation, infos)
         begun = (no_step | restarted) & ~step.absent
         if np.count_nonzero(begun | ended):
             self._end_and_begin(split, step, ended, begun, finals)
-        steps = split.fragment.lengths()
-        for name in _LENGTHS:
-            self._sums[name] += steps
 
     def _end_and_begin(
         self,
@@ -225,7 +268,7 @@ class Sampler:
                 break
             self._end(split, row, step, finals[row])
         split.fragment.restart(begun)
-        self._forget_state(split, begun)
+        split.forget_state(np.flatnonzero(begun))
         for row in np.flatnonzero(begun | ended).tolist():
             if len(self._complete) >= self._wanted:
                 return
@@ -252,6 +295,8 @@ class Sampler:
     def _seen_as(self, observation: Any) -> Any:
         """As networks see it."""
         observation = self._runner.encode(observation)
+        if not self._observing:
+            return observation
         started = time.perf_counter()
         for connector in self._observing:
             observation = connector(observation)
@@ -280,7 +325,7 @@ class Sampler:
         seconds = time.perf_counter() - started
         runner.metrics.log_value(names.ENV_RESET_TIMER, seconds, reduce="ema")
         for split, step in zip(self._splits, steps, strict=True):
-            split.state = self._initial_state(split.num_envs)
+            split.begin_state(runner.module)
             split.over = step.absent.copy()
             infos = by_environment(step.make_infos(False), split.num_envs)
             self._see(split, step.observation, infos)
@@ -292,7 +337,7 @@ class Sampler:
 
     def _create(self, split: SplitState, row: int) -> None:
         """An episode that has not begun yet."""
-        self._runner._ongoing_episodes[split.rows.start + row] = empty()
+        self._runner._ongoing_episodes[split.rows.start + row] = empty(shown=bool(self._called))
         self._tell("on_episode_created", split, row)
 
     def _begin(self, split: SplitState, row: int) -> None:
@@ -361,7 +406,7 @@ class Sampler:
 
     def _chunks(self) -> list[SingleAgentEpisode]:
         """What is not handed out yet of the episodes that go on."""
-        runner, chunks = self._runner, []
+        runner, chunks, shown = self._runner, [], bool(self._called)
         for split in self._splits:
             fragment = split.fragment
             for row in np.flatnonzero(~split.over).tolist():
@@ -370,7 +415,7 @@ class Sampler:
                     continue
                 fragment.fill(episode, row, fragment.time)
                 runner._ongoing_episodes_for_metrics[episode.id_].append(episode)
-                runner._ongoing_episodes[split.rows.start + row] = continued(episode)
+                runner._ongoing_episodes[split.rows.start + row] = continued(episode, shown)
                 chunks.append(episode)
             fragment.continue_all(split.over)
         return chunks
@@ -383,26 +428,6 @@ class Sampler:
         if event in self._called:
             index = split.rows.start + row
             self._runner._make_on_episode_callback(event, index, self._runner._ongoing_episodes)
-
-    # -- recurrent modules ----------------------------------------------------------------
-
-    def _initial_state(self, rows: int) -> Any:
-        module = self._runner.module
-        if module is None or not module.is_stateful():
-            return None
-        self._first_state = convert_to_numpy(module.get_initial_state())
-        first = self._first_state
-        return tree.map_structure(lambda leaf: np.repeat(leaf[None], rows, axis=0), first)
-
-    def _forget_state(self, split: SplitState, rows: BoolArray) -> None:
-        if split.state is not None and rows.any():
-
-            def forget(leaf: Any, first: Any) -> Any:
-                leaf = leaf.copy()
-                leaf[rows] = first
-                return leaf
-
-            split.state = tree.map_structure(forget, split.state, self._first_state)
 
     # -- metrics --------------------------------------------------------------------------
 

@@ -227,6 +227,7 @@ def test_bad_calls(shared_server: Serving) -> None:
     wrong: list[tuple[type[Exception], Any]] = [
         (InvalidAction, lambda: env.step(np.array([0, 1]))),
         (InvalidAction, lambda: env.step(np.array([0, 1, 2]))),
+        (InvalidAction, lambda: env.step(np.array([0, -1, 1], np.int32))),
         (InvalidAction, lambda: env.step(np.array([0.0, 1.0, 1.0]))),
         (InvalidAction, lambda: env.step({"a": 1})),
         (InvalidArgument, lambda: env.reset(seed=[1, 2])),

@@ -108,3 +108,29 @@ def test_some_environments_are_stepped_with_same_step() -> None:
     assert part.final_observation[:, 0].tolist() == [2]
     assert part.infos["time"].values.tolist() == [0, 2, 2]
     assert part.final_infos["time"].values.tolist() == [2]
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_one_that_can_not_begin_anew_keeps_what_it_saw_last(reuse: bool) -> None:
+    """The one beside it that ended in the same step does begin."""
+
+    class Stubborn(Counter):
+        def reset(self, envs: IntArray, seeds: Any, options: Any) -> Batch:
+            if self._time[2] and 2 in envs:
+                raise RuntimeError("not again")
+            return super().reset(envs, seeds, options)
+
+    subject = Episodes(lambda: Stubborn(COUNT, reuse), COUNT, AutoresetMode.SAME_STEP)
+    subject.reset(ALL, None, {}, {})
+    actions = [np.zeros(COUNT, np.int64)]
+    for _ in range(3):
+        subject.step(ALL, actions)
+    batch = subject.step(ALL, actions)
+    (part,) = batch.groups
+    assert list(batch.faults) == [2]
+    assert batch.started.tolist() == [0]
+    assert part.observation[:, 0].tolist() == [0, 101, 204, 304]
+    assert part.reward.tolist() == [20, 10, 40, 40]
+    assert part.terminated.tolist() == [True, False, True, False]
+    assert part.final_rows.tolist() == [0]
+    assert part.final_observation[:, 0].tolist() == [2]

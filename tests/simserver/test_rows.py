@@ -53,9 +53,8 @@ def test_infos_of_rows_that_begin_anew() -> None:
         "whole": Info(np.array([0.25, 0.75])),
         "began": Info(np.array([True, False])),
     }
-    replaced = rows.replace_ended(GROUP, before, part([11, 13], fresh), at, at)
-    assert replaced is not None
-    assert replaced.observation[:, 0].tolist() == [0, 11, 2, 13]
+    replaced = rows.with_finals(GROUP, before, at, at)
+    assert rows.replace_ended(replaced, part([11, 13], fresh), at)
     assert replaced.final_observation[:, 0].tolist() == [1, 3]
     assert told(replaced.infos, 4) == {
         "time": {0: 0, 1: 10, 2: 2, 3: 30},

@@ -37,7 +37,7 @@ def numpy_forward(module: Any) -> NumpyForward:
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("actions", [Discrete(4), Box(-1, 1, (2,), np.float32)])
+@pytest.mark.parametrize("actions", [Discrete(2), Discrete(4), Box(-1, 1, (2,), np.float32)])
 def test_both_say_the_same(actions: gym.Space[Any], activation: str) -> None:
     module = module_of(actions, fcnet_activation=activation)
     seen = np.random.default_rng(2).uniform(-1, 1, (33, 5)).astype(np.float32)
@@ -60,13 +60,14 @@ def test_both_say_the_same(actions: gym.Space[Any], activation: str) -> None:
         )
 
 
-def test_choices_are_as_frequent_as_their_probabilities() -> None:
-    module = module_of(Discrete(4))
+@pytest.mark.parametrize("choices", [2, 4])
+def test_choices_are_as_frequent_as_their_probabilities(choices: int) -> None:
+    module = module_of(Discrete(choices))
     seen = np.repeat(np.array([[0.9, -0.8, 0.7, 0.1, -1.0]], np.float32), 40_000, axis=0)
     found = numpy_forward(module)(seen, True, 0)
     logits = found["action_dist_inputs"][0].astype(np.float64) * 1.0
     probabilities = np.exp(logits) / np.exp(logits).sum()
-    counts = np.bincount(found["actions"], minlength=4)
+    counts = np.bincount(found["actions"], minlength=choices)
     bound = 4 * np.sqrt(len(seen) * probabilities * (1 - probabilities))
     assert (np.abs(counts - len(seen) * probabilities) < bound).all()
 
