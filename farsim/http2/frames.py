@@ -25,6 +25,9 @@ FRAME_SIZE_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY = 6,
 #: Of a stream and of the connection: the largest, and what holds until the receiver says otherwise.
 MAX_WINDOW, DEFAULT_WINDOW = 2**31 - 1, 65535
 
+#: The bits of a stream's number, and of an increment; the one before them is reserved.
+NUMBER = 2**31 - 1
+
 #: Size (in two parts), kind, flags, stream; then also the prefix of a gRPC message.
 frame_header = struct.Struct(">BHBBI")
 prefixed_header = struct.Struct(">BHBBIBI")

@@ -13,15 +13,15 @@ from farsim.http2 import frames
 from farsim.http2.events import Broken, End, Event, Headers
 from farsim.http2.fields import HEADER_BYTES, FieldReader
 from farsim.http2.frames import ACK, DATA, END_STREAM, PADDED, PING, PROTOCOL_ERROR, SETTINGS, frame
-from farsim.http2.messages import MessageReader
+from farsim.http2.messages import MessageReader, unpadded
 from farsim.http2.pipe import Piece, Pipe
-from farsim.http2.room import Room
+from farsim.http2.room import Granted, Room
 
 #: What the peer may send; TCP's own window holds it back where nobody reads.
 _WINDOW = frames.MAX_WINDOW
-#: The bits of a stream's number, and of an increment; the one before them is reserved.
-_STREAMS = 2**31 - 1
 _FRAME_BYTES = 1 << 20
+#: Of a frame of data that lacks so much, what comes is taken in at once.
+_LONG_BYTES = 1 << 19
 #: How often a pump reads at most, so that a peer that never stops holds nobody; the buffer grows
 #: with messages.
 _READS = 16
@@ -78,9 +78,9 @@ class Link:
         self._leaving: Broken | None = None
         #: Bytes that came while something waited in ``events``, and how many that may be.
         self._untaken, self._most_untaken = 0, max_message_bytes + _FRAME_BYTES
-        #: Bytes that came since the peer was told that there is room for them again.
-        self._consumed = self._stream_consumed = 0
-        self._room = Room()
+        #: Of a frame of data how much is still to come, and its flags and stream.
+        self._rest, self._of_rest = 0, (0, 0)
+        self._granted, self._room = Granted(_WINDOW), Room()
         greeting = frames.greeting(client, _WINDOW, _FRAME_BYTES, HEADER_BYTES)
         #: Control frames to be sent with the next, or when nothing more is to be read.
         self._owed = bytearray(greeting)
@@ -184,8 +184,8 @@ class Link:
         if self._failure is not None:
             return
         try:
-            while self._untaken <= self._most_untaken and self._pipe.read():
-                self._parse()
+            while self._untaken <= self._most_untaken and self._read():
+                pass
             self._parse()
         except Broken as found:
             failure = found
@@ -286,9 +286,7 @@ class Link:
             if not self._pipe.wait(seconds):
                 return False
             for _ in range(_READS):
-                more = self._pipe.read()
-                self._parse()
-                if not more or self.events:
+                if not self._read() or self.events:
                     break
             self._flush()
         except Broken as failure:
@@ -301,6 +299,20 @@ class Link:
     def received(self, data: bytes) -> None:
         """Takes in what has been read from the socket already."""
         self._pipe.put_back(data)
+
+    def _read(self) -> bool:
+        """Reads what has come and takes it in; whether there may be more."""
+        pipe, rest, (flags, stream) = self._pipe, self._rest, self._of_rest
+        here = rest and stream == self._stream and self._coming
+        if not (here and pipe.is_empty and self._messages.takes_more):
+            more = pipe.read()
+            self._parse()
+            return more
+        count = self._messages.read(rest, pipe.read_into)
+        self._rest -= count
+        self._untaken += count
+        self._data(b"", 0, 0, flags if count == rest else 0, stream)
+        return count > 0
 
     def _parse(self) -> None:
         pipe = self._pipe
@@ -315,32 +327,37 @@ class Link:
             at += len(frames.PREFACE)
             self._preface_due = False
         if self._greeting_due and to - at >= 9:
-            self._greeted(bytes(buffer[at : at + 9]))
+            self._greeting_due = False
+            self._room.greeting(bytes(buffer[at : at + 9]))
+        if self._rest:
+            count, (flags, stream) = min(self._rest, to - at), self._of_rest
+            self._rest -= count
+            self._data(buffer, at, at + count, 0 if self._rest else flags, stream)
+            at += count
         while to - at >= 9:
             high, low, kind, flags, stream = frames.frame_header.unpack_from(buffer, at)
-            stream &= _STREAMS
+            stream &= frames.NUMBER
             end = at + 9 + (high << 16 | low)
             if end - at > _FRAME_BYTES + 9:
                 raise Broken("a frame larger than allowed", frames.FRAME_SIZE_ERROR)
-            if end > to:
+            plain = kind == DATA and not flags & PADDED and not self._fields.midway
+            if end > to and not (plain and end - to >= _LONG_BYTES):
                 break
             if kind == DATA:
-                self._consume(end - at - 9, stream)
-            if kind == DATA and not flags & PADDED and not self._fields.midway:
+                here = stream == self._stream and self._coming
+                if more := self._granted.use(end - at - 9, stream if here else 0):
+                    self._owe(more)
+            if end > to:
+                self._rest, self._of_rest = end - to, (flags, stream)
+                self._data(buffer, at + 9, to, 0, stream)
+                end = to
+            elif plain:
                 self._data(buffer, at + 9, end, flags, stream)
             else:
                 self._handle(kind, flags, stream, bytes(buffer[at + 9 : end]))
             at = end
         self._untaken += at - pipe.begin
         pipe.begin = at
-
-    def _greeted(self, first: bytes) -> None:
-        """Looks at how the server begins: with settings, if it speaks HTTP/2."""
-        self._greeting_due = False
-        if first.startswith(b"HTTP/1"):
-            raise Broken("it speaks HTTP/1, not HTTP/2", PROTOCOL_ERROR)
-        if first[3] != SETTINGS:
-            raise Broken("Socket closed: it does not speak HTTP/2", PROTOCOL_ERROR)
 
     # -- frames ---------------------------------------------------------------------------
 
@@ -353,32 +370,19 @@ class Link:
         self.heard_at = self._pipe.heard_at
         self._messages.add(buffer, at, end)
         if flags & END_STREAM:
-            if self._messages.partial:
+            if self._messages.is_within:
                 raise Broken("a stream that ends within a message", PROTOCOL_ERROR)
             self._coming = False
             self.events.append(End())
-
-    def _consume(self, count: int, stream: int) -> None:
-        """Counts bytes of data, padding included, and makes room for more when it runs short."""
-        self._consumed += count
-        if stream == self._stream:
-            self._stream_consumed += count
-        if self._consumed >= _WINDOW // 2:
-            self._owe(frame(frames.WINDOW_UPDATE, 0, 0, struct.pack(">I", self._consumed)))
-            self._consumed = 0
-        if self._stream_consumed >= _WINDOW // 2 and self._coming:
-            more = struct.pack(">I", self._stream_consumed)
-            self._owe(frame(frames.WINDOW_UPDATE, 0, self._stream, more))
-            self._stream_consumed = 0
 
     def _handle(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._fields.midway or kind == frames.CONTINUATION:
             self._headers(self._fields.go_on(kind, flags, stream, payload))
         elif kind == DATA:
-            payload = _unpadded(flags, payload)
+            payload = unpadded(flags, payload)
             self._data(payload, 0, len(payload), flags, stream)
         elif kind == frames.HEADERS:
-            self._headers(self._fields.begin(flags, stream, _unpadded(flags, payload)))
+            self._headers(self._fields.begin(flags, stream, unpadded(flags, payload)))
         elif kind == SETTINGS:
             if not flags & ACK:
                 self._room.settings(payload)
@@ -390,7 +394,7 @@ class Link:
                 self._owe(frame(PING, ACK, 0, payload))
         elif kind == frames.WINDOW_UPDATE:
             if stream in (0, self._stream):
-                more = int.from_bytes(payload, "big") & _STREAMS
+                more = int.from_bytes(payload, "big") & frames.NUMBER
                 self._room.grow(more, connection=not stream)
         elif kind == frames.RST_STREAM:
             if stream == self._stream and (self._coming or self._going):
@@ -427,16 +431,16 @@ class Link:
     def _begin(self, stream: int) -> None:
         self._stream = stream
         self._coming = self._going = True
-        self._messages.partial.clear()
+        self._messages.forget()
         self._room.begin()
-        self._stream_consumed = 0
+        self._granted.begin()
 
     def _going_away(self, payload: bytes) -> None:
         last, code = struct.unpack(">II", payload[:8].ljust(8, b"\0"))
         if self._client:
             why = payload[8:].decode(errors="replace")
             self._leaving = Broken(f"the server is going away {why}".rstrip(), code)
-            if last & _STREAMS < self._stream:
+            if last & frames.NUMBER < self._stream:
                 raise self._leaving
 
     def _owe(self, control: bytes) -> None:
@@ -444,11 +448,3 @@ class Link:
         self._owed += control
         if len(self._owed) > _OWED_BYTES:
             raise Broken("too many frames that ask for an answer", frames.ENHANCE_YOUR_CALM)
-
-
-def _unpadded(flags: int, payload: bytes) -> bytes:
-    if not flags & PADDED:
-        return payload
-    if not payload or payload[0] >= len(payload):
-        raise Broken("more padding than frame", PROTOCOL_ERROR)
-    return payload[1 : len(payload) - payload[0]]

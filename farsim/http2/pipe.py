@@ -66,6 +66,11 @@ class Pipe:
         self._writable.register(sock, select.POLLOUT)
         self._either.register(sock, select.POLLIN | select.POLLOUT)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that has been read has been taken."""
+        return self.begin == self.end
+
     def wait(self, seconds: float | None) -> bool:
         """Whether something comes within ``seconds``, or ever if None."""
         if self._came_meanwhile or (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()):
@@ -93,6 +98,26 @@ class Pipe:
             self._came_meanwhile = False
             return True
         return self._fill()
+
+    def read_into(self, room: memoryview) -> int:
+        """Reads what has come into ``room`` instead, when the buffer is empty.
+
+        Returns:
+            How many bytes; 0 if there is nothing now.
+
+        Raises:
+            Broken: as ``read``.
+        """
+        try:
+            count = self._sock.recv_into(room)
+        except _NOT_NOW:
+            return 0
+        except (OSError, ValueError) as error:
+            raise Broken(_said(error)) from error
+        if not count:
+            raise Broken("Socket closed")
+        self.heard_at = time.monotonic()
+        return count
 
     def write(self, pieces: tuple[Piece, ...]) -> None:
         """Sends all of ``pieces``.
@@ -141,17 +166,9 @@ class Pipe:
         elif self.end == len(self.buffer):
             self._room(1)
         room = len(self.buffer) - self.end
-        try:
-            count = self._sock.recv_into(memoryview(self.buffer)[self.end :])
-        except _NOT_NOW:
-            return False
-        except (OSError, ValueError) as error:
-            raise Broken(_said(error)) from error
-        if not count:
-            raise Broken("Socket closed")
+        count = self.read_into(memoryview(self.buffer)[self.end :])
         self.end += count
-        self.heard_at = time.monotonic()
-        return count == room or self._tls
+        return count == room or (self._tls and count > 0)
 
     def _room(self, count: int) -> None:
         """Moves what nobody has taken to the front, of a larger buffer if it takes one."""

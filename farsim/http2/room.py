@@ -1,6 +1,8 @@
-"""How much the peer lets this end send."""
+"""How much the peer lets this end send, and this end the peer."""
 
 from __future__ import annotations
+
+import struct
 
 from farsim.http2 import frames
 from farsim.http2.events import Broken
@@ -37,6 +39,20 @@ class Room:
         """Another stream begins."""
         self.stream = self._initial
 
+    def greeting(self, first: bytes) -> None:
+        """Looks at how a server begins: with settings, if it speaks HTTP/2.
+
+        Args:
+            first: the first nine bytes.
+
+        Raises:
+            Broken: it does not.
+        """
+        if first.startswith(b"HTTP/1"):
+            raise Broken("it speaks HTTP/1, not HTTP/2", PROTOCOL_ERROR)
+        if first[3] != frames.SETTINGS:
+            raise Broken("Socket closed: it does not speak HTTP/2", PROTOCOL_ERROR)
+
     def settings(self, payload: bytes) -> None:
         """Takes a SETTINGS frame.
 
@@ -68,3 +84,44 @@ class Room:
             self.stream += more
         if max(self.connection, self.stream) > MAX_WINDOW:
             raise Broken("a window that is too large", FLOW_CONTROL_ERROR)
+
+
+class Granted:
+    """How much this end lets the peer send, on the connection and on the stream.
+
+    Args:
+        window: bytes of data; the peer is told that there is room again when half are used up.
+    """
+
+    def __init__(self, window: int) -> None:
+        self._half = window // 2
+        #: Bytes that came since the peer was told that there is room for them again.
+        self._connection = self._stream = 0
+
+    def begin(self) -> None:
+        """Another stream begins."""
+        self._stream = 0
+
+    def use(self, count: int, stream: int) -> bytes:
+        """Counts bytes of data, padding included.
+
+        Args:
+            count: how many.
+            stream: the present one if they came on it and more may come; else 0.
+
+        Returns:
+            The frames that make room for more where it runs short.
+        """
+        told = b""
+        self._connection += count
+        if self._connection >= self._half:
+            told, self._connection = _window_update(0, self._connection), 0
+        if stream:
+            self._stream += count
+            if self._stream >= self._half:
+                told, self._stream = told + _window_update(stream, self._stream), 0
+        return told
+
+
+def _window_update(stream: int, more: int) -> bytes:
+    return frames.frame(frames.WINDOW_UPDATE, 0, stream, struct.pack(">I", more))
