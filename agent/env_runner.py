@@ -114,8 +114,9 @@ class RemoteEnvRunner(SamplesAhead, EpisodeMetrics, SingleAgentEnvRunner):
                 envs_per_session=config.envs_per_session,
                 splits=config.splits,
             )
-        except Unsupported as error:
-            if error.subject != "autoreset_mode" or len(modes) == 1:
+        except Unsupported:
+            # That it is for the mode, servers need not say.
+            if len(modes) == 1:
                 raise
             return self._connect(config, own, spare, modes[1:])
 

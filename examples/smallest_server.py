@@ -139,10 +139,12 @@ class Session:
         no_options(request.options)
         modes = (sim.AUTORESET_MODE_UNSPECIFIED, sim.AUTORESET_MODE_NEXT_STEP)
         refuse_if(
-            request.autoreset_mode not in modes or request.render_mode,
+            request.autoreset_mode not in modes,
             sim.ERROR_CODE_UNSUPPORTED,
-            "autoreset is NEXT_STEP, and nothing renders",
+            "autoreset is NEXT_STEP",
+            "autoreset_mode",
         )
+        refuse_if(request.render_mode, sim.ERROR_CODE_UNSUPPORTED, "nothing renders", "render_mode")
         refuse_if(
             request.num_environments < 1,
             sim.ERROR_CODE_INVALID_ARGUMENT,

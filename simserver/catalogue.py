@@ -144,9 +144,7 @@ def _load_one(name: str) -> Entry:
         spec = _spec(name, rest)
         return _vector_entry(
             name,
-            lambda num_envs: gym.make_vec(
-                spec, num_envs, gym.VectorizeMode.VECTOR_ENTRY_POINT, render_mode=None
-            ),
+            lambda num_envs: gym.make_vec(spec, num_envs, gym.VectorizeMode.VECTOR_ENTRY_POINT),
             f"Gymnasium's {rest}, vectorised by its author",
         )
     if kind == "pettingzoo" and rest:
@@ -195,7 +193,9 @@ def _factory_entry(name: str, factory: Callable[..., Any], description: str) -> 
     @cache
     def makes_agents() -> bool:
         """Whether it makes environments of PettingZoo's; only trying it tells."""
-        defaults = {p.name: constructor.plain(p.default) for p in parameters if not p.per_episode}
+        defaults = {
+            p.name: constructor.argument(p, p.default) for p in parameters if not p.per_episode
+        }
         env = factory(**defaults)
         env.close()
         return isinstance(env, _pettingzoo_kinds())

@@ -68,7 +68,7 @@ class _Features(nn.Module):
         occupied = (length > 0).float()
 
         # The least that is free over the job's time steps decides whether it can start now.
-        least = torch.cummin(free, dim=2).values
+        least = _running_least(free)
         last = (length[:, None, :, 0].long() - 1).clamp(0, horizon - 1)
         least = torch.gather(least, 2, last.expand(n, resources, slots)).transpose(1, 2)
         fits = (least >= size).all(dim=2, keepdim=True).float() * occupied
@@ -91,6 +91,19 @@ class _Features(nn.Module):
             torch.cat(cluster, dim=1),
             (fits[:, :, 0] > 0) & (jobs_left[:, :1] == 0),
         )
+
+
+def _running_least(values: torch.Tensor) -> torch.Tensor:
+    """The least so far along the last axis."""
+    if not torch.onnx.is_in_onnx_export():
+        return torch.cummin(values, dim=-1).values
+    # ONNX has no such operator: of 2, of 4, of 8, ... at a time.
+    reach = 1
+    while reach < values.shape[-1]:
+        least = torch.minimum(values[..., reach:], values[..., :-reach])
+        values = torch.cat([values[..., :reach], least], dim=-1)
+        reach *= 2
+    return values
 
 
 class _SlotEncoder(nn.Module):

@@ -25,9 +25,10 @@ class UnsupportedSpace(FarsimError, ValueError):
 class Encoding:
     """How batches of observations and actions are translated.
 
-    Observations that are a float vector or an image stay as they are. All others become one
-    float32 vector: numbers with bounds scaled to -1..1, choices one-hot, members of Dict and Tuple
-    side by side in the space's order. Actions stay, except that RLlib's networks count choices
+    Observations that are a vector or an image of floats stay as they are, and images of whole
+    numbers, as bytes are, become float32 from -1 to 1. All others become one float32 vector:
+    numbers with bounds scaled to -1..1, choices one-hot, members of Dict and Tuple side by side in
+    the space's order. Actions stay, except that RLlib's networks count choices
     from 0 whatever ``Discrete.start`` says.
 
     Args:
@@ -37,6 +38,7 @@ class Encoding:
     Attributes:
         observation_space: what the network sees.
         action_space: what the network chooses from.
+        encoded_shape: of one observation, without the mask, where it is translated.
 
     Raises:
         UnsupportedSpace: names what cannot be learned from.
@@ -48,8 +50,13 @@ class Encoding:
         self._masked = masking.is_masked(observation_space)
         self.encodes_observations = not _is_plain(self._observed)
         plain = self._observed
+        self.encoded_shape: tuple[int, ...] = ()
+        self._is_bytes = _is_bytes(self._observed)
         if self.encodes_observations:
-            plain = spaces.Box(-np.inf, np.inf, (_width(self._observed),), np.float32)
+            is_image = _is_image(self._observed)
+            width = _width(self._observed)
+            self.encoded_shape = self._observed.shape if is_image else (width,)  # type: ignore[assignment]
+            plain = spaces.Box(-np.inf, np.inf, self.encoded_shape, np.float32)
         self.observation_space: Space[Any] = plain
         if self._masked:
             mask_space = observation_space[masking.ACTION_MASK]  # type: ignore[index]
@@ -65,10 +72,16 @@ class Encoding:
             return observation
         if self._masked:
             return {
-                masking.OBSERVATIONS: _vectors(self._observed, observation[masking.OBSERVATIONS]),
+                masking.OBSERVATIONS: self._encoded(observation[masking.OBSERVATIONS]),
                 masking.ACTION_MASK: observation[masking.ACTION_MASK],
             }
-        return _vectors(self._observed, observation)
+        return self._encoded(observation)
+
+    def _encoded(self, batch: Any) -> FloatRows:
+        if self._is_bytes:  # The same as below, several times faster.
+            return np.asarray(batch, np.float32) / np.float32(127.5) - np.float32(1)
+        rows = _vectors(self._observed, batch)
+        return rows.reshape(len(rows), *self.encoded_shape)
 
     def decode(self, actions: Any) -> Any:
         """A batch of actions of ``action_space`` as one of the simulator's actions."""
@@ -79,7 +92,25 @@ def _is_plain(space: Space[Any]) -> bool:
     """Whether RLlib's default encoders take it as it is."""
     if not isinstance(space, spaces.Box):
         return False
-    return len(space.shape) == 3 or (len(space.shape) == 1 and space.dtype == np.float32)
+    if len(space.shape) == 3:
+        return not _is_image(space)
+    return len(space.shape) == 1 and space.dtype == np.float32
+
+
+def _is_image(space: Space[Any]) -> bool:
+    """Whether it is an image of whole numbers, which convolutions do not take."""
+    is_whole = isinstance(space, spaces.Box) and np.dtype(space.dtype).kind in "biu"
+    return is_whole and space.shape is not None and len(space.shape) == 3
+
+
+def _is_bytes(space: Space[Any]) -> bool:
+    """Whether it is an image of bytes, from 0 to 255."""
+    return (
+        isinstance(space, spaces.Box)
+        and space.dtype == np.uint8
+        and len(space.shape) == 3
+        and bool(np.all(space.low == 0) and np.all(space.high == 255))
+    )
 
 
 @singledispatch

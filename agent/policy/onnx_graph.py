@@ -66,6 +66,7 @@ class Graph(nn.Module):
         encoding = network.encoding
         if encoding is not None and encoding.encodes_observations:
             seen = _vector(network.observation_space, seen)
+            seen = seen.reshape(seen.shape[0], *encoding.encoded_shape)
         if mask is not None:
             seen = {masking.OBSERVATIONS: seen, masking.ACTION_MASK: mask}
         for step in network.recipe.steps:

@@ -16,6 +16,10 @@ _PRINTABLE = "".join(map(chr, range(32, 127)))
 _RESERVED = {"render_mode", "disable_env_checker", "num_envs", "max_episode_steps"}
 
 
+class _Switch(Parameter):
+    """One that is True or False, which some constructors tell from 1 and 0."""
+
+
 def parameters_of(
     make_env: Callable[..., Any], defaults: Mapping[str, Any] | None = None
 ) -> tuple[Parameter, ...]:
@@ -41,8 +45,10 @@ def takes_render_mode(make_env: Callable[..., Any]) -> bool:
     return any(a.name == "render_mode" or a.kind is a.VAR_KEYWORD for a in arguments)
 
 
-def plain(value: Any) -> Any:
-    """A constructor argument as Python has it: the number inside a scalar array."""
+def argument(parameter: Parameter, value: Any) -> Any:
+    """A value of a parameter as Python has it: True or False, the number in a scalar array."""
+    if isinstance(parameter, _Switch):
+        return bool(value)
     if (isinstance(value, np.ndarray) and value.ndim == 0) or isinstance(value, np.generic):
         return value.item()
     return value
@@ -55,7 +61,7 @@ def seed(value: int | None) -> int | None:
 
 def _parameter(name: str, default: Any) -> Parameter | None:
     if isinstance(default, bool):
-        return Parameter(name, Discrete(2), np.int64(default))
+        return _Switch(name, Discrete(2), np.int64(default))
     if isinstance(default, int):
         bound = 2**53
         return Parameter(name, Box(-bound, bound, (), np.int64), np.array(default))

@@ -53,7 +53,7 @@ class GymnasiumSimulator(BatchSimulator):
         self.parameters = tuple(declared)  # type: ignore[misc]
         self._per_episode = {parameter.name for parameter in declared if parameter.per_episode}
         arguments = {
-            parameter.name: constructor.plain(options[parameter.name])
+            parameter.name: constructor.argument(parameter, options[parameter.name])
             for parameter in declared
             if not parameter.per_episode
         }

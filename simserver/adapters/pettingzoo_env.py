@@ -48,7 +48,7 @@ class PettingZooSimulator(BatchSimulator):
     ) -> None:
         self.parameters = tuple(declared)  # type: ignore[misc]
         arguments = {
-            parameter.name: constructor.plain(options[parameter.name])
+            parameter.name: constructor.argument(parameter, options[parameter.name])
             for parameter in declared
             if not parameter.per_episode
         }

@@ -17,9 +17,10 @@ from simserver.simulator import Batch, BatchedValue, BatchSimulator, Group, Grou
 class VectorEnvSimulator(BatchSimulator):
     """A vector environment, which resets its environments in its own mode.
 
-    It is always stepped whole, and reset whole except where that mode is ``DISABLED``. One that
-    takes a single number as its seed, having one random stream for all of its environments, is
-    given a number that all seeds together make up.
+    It is always stepped whole, and reset whole except where that mode is ``DISABLED``. Seeds are
+    given as Gymnasium's own vector environments take them, a list; or as an array of numbers below
+    2**31 made of them; or, where one random stream is for all environments, as one number that all
+    seeds together make up.
 
     Args:
         num_envs: how many environments ``make_vec`` is asked for.
@@ -38,7 +39,12 @@ class VectorEnvSimulator(BatchSimulator):
             self.render_modes = ("rgb_array",)  # type: ignore[misc]
         self._num_envs = num_envs
         self._over = np.zeros(num_envs, np.bool_)
-        self._has_one_stream = False
+        #: Ways to give seeds that may be right.
+        self._seedings: tuple[Callable[[Sequence[int | None]], Any], ...] = (
+            list,
+            _short,
+            _together,
+        )
         self.groups = (Group(self._env.single_observation_space, self._env.single_action_space),)
         limit = self._env.spec.max_episode_steps if self._env.spec else None
         self.max_episode_steps = limit or 0
@@ -75,18 +81,22 @@ class VectorEnvSimulator(BatchSimulator):
         )
         return Batch([part], started=envs)
 
-    def _reset_all(self, seeds: Any) -> tuple[Any, dict[str, Any]]:
-        if seeds is not None and self._has_one_stream:
-            numbers = np.random.SeedSequence(seeds).generate_state(1, np.uint64)
-            return self._env.reset(seed=int(numbers[0]))
-        try:
-            return self._env.reset(seed=seeds)
-        except gym.error.Error:
-            # What Gymnasium says of a seed that is no whole number.
-            if seeds is None or self._has_one_stream:
-                raise
-            self._has_one_stream = True
-            return self._reset_all(seeds)
+    def _reset_all(self, seeds: Sequence[int | None] | None) -> tuple[Any, dict[str, Any]]:
+        """Resets all environments, in the first way that they take seeds in."""
+        if seeds is None:
+            return self._env.reset(seed=None)
+        refusals: list[Exception] = []
+        for seeding in list(self._seedings):
+            given: Any = seeding(seeds)
+            try:
+                result = self._env.reset(seed=given)
+            except (gym.error.Error, TypeError) as error:
+                # What Gymnasium, and others, say of a seed of a type that they do not take.
+                refusals.append(error)
+            else:
+                self._seedings = (seeding,)
+                return result
+        raise refusals[0]
 
     def step(self, envs: IntArray, actions: Sequence[BatchedValue]) -> Batch:
         observation, reward, terminated, truncated, infos = self._env.step(actions[0])
@@ -123,3 +133,14 @@ class VectorEnvSimulator(BatchSimulator):
 
     def close(self) -> None:
         self._env.close()
+
+
+def _short(seeds: Sequence[int | None]) -> IntArray:
+    """Numbers that 32 bits have room for, whatever their sign means."""
+    states = [np.random.SeedSequence(seed).generate_state(1)[0] for seed in seeds]
+    return np.array(states, np.int64) >> 1
+
+
+def _together(seeds: Sequence[int | None]) -> int:
+    known = [seed for seed in seeds if seed is not None]
+    return int(np.random.SeedSequence(known).generate_state(1, np.uint64)[0])

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from agent.remote_vector_env import RemoteVectorEnv
+from farsim.errors import Unsupported
 from tests.servers import ROOT
 
 GUIDE = (ROOT / "docs" / "authoring.md").read_text()
@@ -63,6 +64,13 @@ def test_it_is_a_vector_environment(address: str):
             np.testing.assert_array_equal(reward, earned)
     finally:
         env.close()
+
+
+def test_a_mode_that_it_has_not_is_named(address: str):
+    """By which ``farsim train`` knows to ask for another one."""
+    with pytest.raises(Unsupported) as refused:
+        RemoteVectorEnv(address, "walk", num_envs=1, autoreset_mode="SameStep")
+    assert refused.value.subject == "autoreset_mode"
 
 
 def test_the_guides_requests_by_hand(address: str):

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 EXPECTED_SECONDS = 30.0
 #: How long a session of which the lease is not known is taken to be held, s.
 UNKNOWN_LEASE_SECONDS = 60.0
+#: How long a server's only seat may be away between two sessions, s; after a break it dials again
+#: in half a second at the earliest.
+REDIAL_SECONDS = 0.4
 
 
 @dataclass(eq=False)
@@ -157,7 +160,9 @@ class Roster:
                 seats,
             )
             self._tell_differences(server)
-        elif server.away_since is not None:
+        elif (
+            server.away_since is not None and time.monotonic() - server.away_since > REDIAL_SECONDS
+        ):
             logger.info("%s is back", server)
         server.away_since = None
         return server

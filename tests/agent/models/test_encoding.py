@@ -12,12 +12,27 @@ CHOICE = spaces.Discrete(4)
 
 
 def test_float_vectors_and_images_stay_as_they_are():
-    for space in (VECTOR, spaces.Box(0, 255, (8, 8, 3), np.uint8)):
+    for space in (VECTOR, spaces.Box(0, 255, (8, 8, 3), np.float32)):
         encoding = Encoding(space, CHOICE)
         batch = np.zeros((2, *space.shape), space.dtype)
         assert encoding.encode(batch) is batch
         assert not encoding.encodes_observations
         assert encoding.observation_space == space
+
+
+@pytest.mark.parametrize("high", [255, 100])
+def test_images_of_bytes_are_scaled(high: int):
+    space = spaces.Box(0, high, (2, 2, 3), np.uint8)
+    encoding = Encoding(space, CHOICE)
+    batch = np.zeros((2, *space.shape), np.uint8)
+    batch[1] = high
+    encoded = encoding.encode(batch)
+    assert encoded.dtype == np.float32 and encoded.shape == batch.shape
+    np.testing.assert_array_equal(encoded[0], np.full(space.shape, -1, np.float32))
+    np.testing.assert_array_equal(encoded[1], np.full(space.shape, 1, np.float32))
+    assert encoded[1] in encoding.observation_space
+    mixed = np.arange(12, dtype=np.uint8).reshape(1, *space.shape)
+    np.testing.assert_allclose(encoding.encode(mixed), mixed * (2 / high) - 1, atol=1e-6)
 
 
 def test_everything_else_becomes_one_vector_in_the_spaces_order():

@@ -16,7 +16,7 @@ from agent.policy.network import Network, build_module
 from agent.policy.onnx_graph import NotExportable, leaves_of
 from farsim import spaces
 
-KINDS = ["normalised", "nested", "lstm", "sac", "masked", "multi"]
+KINDS = ["normalised", "nested", "lstm", "sac", "masked", "multi", "deeprm", "deeprm-unmasked"]
 
 
 def networks(folder: Path) -> list[Network]:
@@ -39,7 +39,8 @@ def test_a_model_answers_as_the_policy_does(trained, tmp_path, name):
             given: list[Any] = leaves_of(space, batch)
             mask = state = None
             if network.has_action_mask:
-                mask = np.eye(5, dtype=np.float32)[np.arange(rows) % 5]
+                (width,) = spaces.mask_widths(network.action_space)
+                mask = np.eye(width, dtype=np.float32)[np.arange(rows) % width]
                 given.append(mask)
             if network.is_recurrent:
                 state = np.full((rows, network.state_size), 0.25, np.float32)
