@@ -113,6 +113,8 @@ class ClientStream:
         bound = loop.call_later(_OPEN_WITHIN_SECONDS, self._check_opened)
         try:
             while (raw := await self._context.read()) is not grpc.aio.EOF:
+                if self.over.done():
+                    return  # Its seat is gone, or about to be: it is no first request.
                 request = pb.SimRequest.FromString(raw)
                 if self._is_too_large(raw):
                     return
