@@ -30,7 +30,7 @@ from farsim.errors import (
     UnknownSimulator,
     Unsupported,
 )
-from tests.agent.threads import new_threads
+from tests.agent.threads import lasting_threads, new_threads
 from tests.proxy import Proxy
 from tests.servers import ROOT, Serving, serving
 
@@ -286,7 +286,7 @@ def test_forgetting_an_environment_closes_it(shared_server: Serving) -> None:
     assert new_threads(before)
     del env
     gc.collect()
-    assert not new_threads(before)
+    assert not lasting_threads(before)
 
 
 # -- faults -------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from farsim.errors import (
 )
 from farsim.v1 import simulator_pb2 as pb
 from farsim.v1 import tensor_pb2
-from tests.agent.threads import new_threads
+from tests.agent.threads import lasting_threads
 from tests.proxy import Proxy
 from tests.servers import ROOT, Serving, serving
 
@@ -374,7 +374,7 @@ def test_closing_frees_the_environments_and_every_thread(shared_server: Serving)
                 with pytest.raises(ZeroDivisionError), session:
                     1 / 0  # noqa: B018
             # The server is full as long as the last one holds its environments.
-            assert not new_threads(before), how
+            assert not lasting_threads(before), how
         Session.open(server.address, SLOW, 3).close()
 
 
@@ -384,7 +384,7 @@ def test_closing_while_a_step_hangs_does_not_wait_for_it(shared_server: Serving)
     session.reset()
     session.send_step(seconds(4.0))
     session.close()
-    assert not new_threads(before)
+    assert not lasting_threads(before)
 
 
 def test_an_open_session_does_not_keep_the_interpreter(shared_server: Serving) -> None:

@@ -7,7 +7,12 @@ _SECONDS = 10.0
 
 
 def new_threads(before: set[threading.Thread]) -> list[str]:
-    """Threads since then that go on; those of earlier tests may end meanwhile."""
+    """Threads since then that still run; those of earlier tests may end meanwhile."""
+    return [thread.name for thread in threading.enumerate() if thread not in before]
+
+
+def lasting_threads(before: set[threading.Thread]) -> list[str]:
+    """Threads since then that do not end, though they should have been told to."""
     new = [thread for thread in threading.enumerate() if thread not in before]
     for thread in new:
         thread.join(_SECONDS)
