@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium import Space
-from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from agent.batch import BatchedValue
@@ -15,9 +13,6 @@ from agent.pieces import Masks, Piece
 from agent.shard import Shard
 from farsim import spaces
 from farsim.errors import InvalidAction, InvalidTensor
-
-#: Of the types of integers that an action may come in.
-_UNSIGNED = {np.dtype(f"i{size}"): np.dtype(f"u{size}") for size in (4, 8)}
 
 
 class Columns(NamedTuple):
@@ -55,7 +50,6 @@ class Split:
         self.groups = self.shards[0].groups
         #: Their numbers in the fleet.
         self.environments = slice(first, first + num_envs)
-        self._numbers = [_Numbers.of(group.action_space) for group in self.groups]
 
     def holds(self, piece: Piece) -> bool:
         """Whether a piece is about environments of this split."""
@@ -71,9 +65,9 @@ class Split:
         group = self.groups[number]
         space, agents = group.action_space, group.agents
         count = self.num_envs * len(agents)
-        numbers = self._numbers[number]
-        if numbers is not None and numbers.hold(actions, count):
-            return actions.astype(numbers.dtype, copy=False)
+        is_plain = type(actions) is np.ndarray and actions.shape == (count,)
+        if is_plain and spaces.is_surely_inside(space, actions):
+            return actions.astype(space.dtype, copy=False)
         try:
             fitted = spaces.fitted(space, actions, count)
         except InvalidTensor as error:
@@ -149,28 +143,6 @@ class Split:
     def acting(self, number: int) -> NDArray[np.bool_]:
         """Who of group ``number`` is to act in the next step: bool [R]."""
         return _joined([shard.seen[number].acting for shard in self.shards])
-
-
-class _Numbers:
-    """Discrete actions from 0 on, of which one comparison says that all are good."""
-
-    def __init__(self, dtype: np.dtype[Any], last: int) -> None:
-        self.dtype, self._last = dtype, last
-
-    @classmethod
-    def of(cls, space: Space[Any]) -> _Numbers | None:
-        """None for a space of another kind."""
-        if not isinstance(space, Discrete) or int(space.start) != 0:
-            return None
-        return cls(np.dtype(space.dtype), int(space.n) - 1)
-
-    def hold(self, actions: Any, count: int) -> bool:
-        """Whether these are so many actions of the space, in an array that needs no other look."""
-        if type(actions) is not np.ndarray or actions.shape != (count,):
-            return False
-        unsigned = _UNSIGNED.get(actions.dtype)
-        # As unsigned numbers, negative ones are the largest.
-        return unsigned is not None and np.maximum.reduce(actions.view(unsigned)) <= self._last
 
 
 def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

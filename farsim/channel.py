@@ -114,7 +114,8 @@ class ConnectionOptions:
                 good = isinstance(value, kind) and not isinstance(value, bool)
                 if not good or not (value > 0 or value == least):
                     raise InvalidOption(
-                        f"connection option '{option.name}' is a positive number, not {value!r}",
+                        f"connection option '{option.name}' is a positive number"
+                        f"{' or 0' if least == 0 else ''}, not {value!r}",
                         option.name,
                     )
             elif value is not None and not isinstance(value, str):

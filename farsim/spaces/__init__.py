@@ -32,7 +32,7 @@ from farsim.spaces.description import to_proto, units
 from farsim.spaces.identity import differences, digest
 from farsim.spaces.kinds import BatchedValue, leaves, members
 from farsim.spaces.masks import full_masks, mask_widths
-from farsim.spaces.membership import check, outside
+from farsim.spaces.membership import check, is_surely_inside, outside
 from farsim.spaces.parsing import from_proto
 from farsim.spaces.rows import (
     batch,
@@ -60,6 +60,7 @@ __all__ = [
     "fitted",
     "from_proto",
     "full_masks",
+    "is_surely_inside",
     "leaves",
     "mask_widths",
     "members",

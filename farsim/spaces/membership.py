@@ -27,7 +27,7 @@ def outside(space: Space[Any], values: BatchedValue, rows: int) -> IntArray:
     Raises:
         InvalidTensor: the structure of a Sequence, Graph or OneOf is wrong.
     """
-    if _is_surely_inside(space, values):
+    if is_surely_inside(space, values):
         return np.zeros(0, np.int64)
     found = [fault.rows for fault in _faults(space, values, rows, "")]
     return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
@@ -44,7 +44,7 @@ def check(
 
     The message names the row, the path of the leaf, the value and what would be allowed.
     """
-    if _is_surely_inside(space, values):
+    if is_surely_inside(space, values):
         return
     for fault in _faults(space, values, rows, ""):
         row = int(fault.rows[0])
@@ -52,8 +52,14 @@ def check(
         raise error(f"{place}: {fault.explain(row)}", subject)
 
 
-def _is_surely_inside(space: Space[Any], values: BatchedValue) -> bool:
-    """Whether a glance shows that no row is outside: at a Discrete from 0, as most actions are."""
+def is_surely_inside(space: Space[Any], values: BatchedValue) -> bool:
+    """Whether a glance shows that no row is outside: at a Discrete from 0, as most actions are.
+
+    Args:
+        space: of one row.
+        values: a batched value of it; where the space is Discrete an array, of integers of any
+            size.
+    """
     if not isinstance(space, spaces.Discrete) or space.start != 0 or not len(values):
         return False
     # As unsigned numbers, negative ones are the largest.
@@ -130,7 +136,7 @@ def _box(space: spaces.Box, values: BatchedValue, rows: int, path: str) -> Itera
 def _discrete(
     space: spaces.Discrete[Any], values: BatchedValue, rows: int, path: str
 ) -> Iterator[_Fault]:
-    if _is_surely_inside(space, values):
+    if is_surely_inside(space, values):
         return
     # As Python integers: start + n can be beyond the dtype when start + n - 1 is not.
     first, last = int(space.start), int(space.start) + int(space.n) - 1
